@@ -1,0 +1,1 @@
+"""What only the kernel can do: socket options, kTLS, congestion controllers. The only place with ctypes."""

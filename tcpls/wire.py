@@ -1,0 +1,173 @@
+"""Reading and writing of wire formats: bounded readers from either end of a buffer, and a writer.
+
+Every length opens a sub-reader of exactly that size, and every reader can be asked whether all of it was consumed,
+so that a parser states the shape of a message instead of checking it afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tcpls.errors import PeerError, Reason
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Reader:
+    """Reads big-endian fields from the front of `data`. Raises `PeerError(TRUNCATED)` when a field does not fit."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data)
+        self._at = 0
+
+    @property
+    def remaining(self) -> int:
+        return len(self._view) - self._at
+
+    def _take(self, count: int) -> memoryview:
+        start = self._at
+        if count > len(self._view) - start:
+            raise PeerError(Reason.TRUNCATED)
+        self._at = start + count
+        return self._view[start : start + count]
+
+    def u8(self) -> int:
+        return self._take(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self._take(2), "big")
+
+    def u24(self) -> int:
+        return int.from_bytes(self._take(3), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self._take(4), "big")
+
+    def u64(self) -> int:
+        return int.from_bytes(self._take(8), "big")
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes, copied."""
+        return bytes(self._take(count))
+
+    def rest(self) -> bytes:
+        """Everything that is left, copied."""
+        return bytes(self._take(self.remaining))
+
+    def vector(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> Reader:
+        """A sub-reader over a length-prefixed vector. Raises `BAD_LENGTH` outside `least`..`most`."""
+        length = int.from_bytes(self._take(length_bytes), "big")
+        if length < least or (most is not None and length > most):
+            raise PeerError(Reason.BAD_LENGTH, f"{length} bytes")
+        return Reader(self._take(length))
+
+    def opaque(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> bytes:
+        """A length-prefixed byte string, copied."""
+        return self.vector(length_bytes, least=least, most=most).rest()
+
+    def end(self) -> None:
+        """Raises `TRAILING_BYTES` unless everything was consumed."""
+        if self.remaining:
+            raise PeerError(Reason.TRAILING_BYTES, f"{self.remaining} bytes")
+
+
+class TailReader:
+    """Reads big-endian fields from the end of `data` towards its beginning (TCPLS draft section 4.2)."""
+
+    __slots__ = ("_end", "_view")
+
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data)
+        self._end = len(self._view)
+
+    @property
+    def remaining(self) -> int:
+        return self._end
+
+    def view(self, count: int) -> memoryview:
+        """The `count` bytes before the ones read so far, lent: valid as long as the record's buffer is."""
+        start = self._end - count
+        if start < 0:
+            raise PeerError(Reason.TRUNCATED)
+        taken = self._view[start : self._end]
+        self._end = start
+        return taken
+
+    def u8(self) -> int:
+        return self.view(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.view(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.view(4), "big")
+
+    def u64(self) -> int:
+        return int.from_bytes(self.view(8), "big")
+
+    def take(self, count: int) -> bytes:
+        return bytes(self.view(count))
+
+    def opaque(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> bytes:
+        """A byte string whose length stands after it, copied."""
+        length = int.from_bytes(self.view(length_bytes), "big")
+        if length < least or (most is not None and length > most):
+            raise PeerError(Reason.BAD_LENGTH, f"{length} bytes")
+        return self.take(length)
+
+
+class Writer:
+    """Appends big-endian fields. `vector` writes a length prefix for whatever is written inside it.
+
+    A value that does not fit its field is a mistake of the caller and raises `OverflowError`.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def u8(self, value: int) -> None:
+        self._data += value.to_bytes(1, "big")
+
+    def u16(self, value: int) -> None:
+        self._data += value.to_bytes(2, "big")
+
+    def u24(self, value: int) -> None:
+        self._data += value.to_bytes(3, "big")
+
+    def u32(self, value: int) -> None:
+        self._data += value.to_bytes(4, "big")
+
+    def u64(self, value: int) -> None:
+        self._data += value.to_bytes(8, "big")
+
+    def put(self, data: Buffer) -> None:
+        self._data += data
+
+    @contextmanager
+    def vector(self, length_bytes: int) -> Iterator[None]:
+        start = len(self._data)
+        self._data += bytes(length_bytes)
+        yield
+        length = len(self._data) - start - length_bytes
+        self._data[start : start + length_bytes] = length.to_bytes(length_bytes, "big")
+
+    def opaque(self, length_bytes: int, data: Buffer) -> None:
+        """A byte string with its length in front."""
+        self._data += len(data).to_bytes(length_bytes, "big")
+        self._data += data
+
+    def opaque_tail(self, length_bytes: int, data: Buffer) -> None:
+        """A byte string with its length behind it, as `TailReader.opaque` reads it."""
+        self._data += data
+        self._data += len(data).to_bytes(length_bytes, "big")
+
+    def bytes(self) -> bytes:
+        return bytes(self._data)
