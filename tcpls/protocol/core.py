@@ -1,0 +1,89 @@
+"""The interface between a core and its shell. `Session` (TCPLS) and `PlainSession` (ordinary TLS 1.3) implement it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tcpls.errors import PeerError
+from tcpls.protocol.actions import Action
+from tcpls.protocol.events import Event
+from tcpls.tls.record import RecordSink
+from tcpls.tls.suites import TrafficKeys
+
+
+class Core(Protocol):
+    """`now` is a monotonic time in seconds. No method blocks, and none touches the world."""
+
+    # What the shell calls.
+
+    def receive_record(
+        self, connection_id: int, content_type: int, content: memoryview, now: float
+    ) -> TrafficKeys | None:
+        """One opened record. `content` is lent. Keys returned open the next record of this connection."""
+
+    def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
+        """The TCP connection ended: with a FIN (None), or with an error that says how."""
+
+    def fail(self, connection_id: int, error: PeerError, now: float) -> None:
+        """`receive_record` (or the record source) raised: queue the alert, end the session with this error."""
+
+    def transmit(self, connection_id: int, sink: RecordSink, now: float) -> None:
+        """Put records into `sink` while it has room and there is something to say."""
+
+    def next_timer(self) -> float | None:
+        """When `timer_expired` wants to be called, or None."""
+
+    def timer_expired(self, now: float) -> None: ...
+
+    def events(self) -> list[Event]: ...
+
+    def actions(self) -> list[Action]: ...
+
+    @property
+    def reading_paused(self) -> bool:
+        """True while nothing more should be received. Only ever towards a peer that has no flow control."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether `SessionEnded` has been said."""
+
+    # What the application calls, through the shell. Each may raise `ApiMisuse`, and what it documents.
+
+    def open_stream(self) -> int | None:
+        """A new stream's id, or None when the peer's limit is reached (then `StreamsAvailable` follows)."""
+
+    def send(self, stream_id: int, data: bytes, now: float) -> None:
+        """Queues all of `data`, which is not copied. Callers wait for `send_capacity` first; it may go below zero.
+
+        Raises `StreamReset` when the peer stopped reading, and the session's error when it ended.
+        """
+
+    def send_capacity(self, stream_id: int) -> int:
+        """Bytes that may be queued now without holding more than the send buffer's bound."""
+
+    def finish(self, stream_id: int) -> None:
+        """The stream ends behind what was queued (FIN). Idempotent."""
+
+    def send_finished(self, stream_id: int) -> bool:
+        """Whether all of the stream, FIN included, has been handed to a connection (acknowledged, with failover)."""
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Gives up sending the stream: what was not sent is dropped."""
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        """Gives up receiving the stream: what arrives is dropped, and the peer is asked to stop."""
+
+    def receive(self, stream_id: int, limit: int) -> bytes | None:
+        """Up to `limit` bytes in order; b"" at the end of the stream; None when nothing is there now.
+
+        Raises `StreamReset`, and the session's error once all that came before it was received.
+        """
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """Authenticated close of the whole session. Idempotent."""
+
+    def ping(self, now: float) -> int:
+        """Asks the peer for an acknowledgment; `Pong` follows. Raises `NotNegotiated` on plain TLS."""
+
+    def update_keys(self, request: bool) -> None:
+        """Changes the sending keys; with `request`, asks the peer to change its own (RFC 8446 4.6.3)."""
