@@ -35,7 +35,7 @@ class _Integer:
     keepalive: bool = False
 
     def set(self, sock: socket.socket, value: int) -> int:
-        sock.setsockopt(self.level, self.number, value)
+        sock.setsockopt(self.level, self.number, struct.pack("@i", value))
         if self.keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock.getsockopt(self.level, self.number)
