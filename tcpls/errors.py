@@ -86,6 +86,7 @@ class Reason(enum.Enum):
     BAD_KEY_UPDATE = "a KeyUpdate asks for something that does not exist"
     TOO_MANY_KEY_UPDATES = "too many key updates"
     TOO_MANY_MESSAGES = "too many messages after the handshake"
+    CONNECTION_CLOSED = "the connection ended during the handshake"
 
     # Certificates.
     NO_CERTIFICATE = "the peer sent no certificate"
@@ -145,6 +146,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.BAD_KEY_UPDATE: Alert.ILLEGAL_PARAMETER,
     Reason.TOO_MANY_KEY_UPDATES: Alert.UNEXPECTED_MESSAGE,
     Reason.TOO_MANY_MESSAGES: Alert.UNEXPECTED_MESSAGE,
+    Reason.CONNECTION_CLOSED: Alert.CLOSE_NOTIFY,
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,
     Reason.UNTRUSTED_CERTIFICATE: Alert.UNKNOWN_CA,
@@ -211,6 +213,10 @@ class AlertReceived(TCPLSError):
             label = "unknown"
         super().__init__(f"the peer sent the alert {label} ({alert})")
         self.alert = alert
+
+
+class ConnectError(TCPLSError):
+    """No TCP connection could be made: the name was not resolved, or no address answered."""
 
 
 class NotNegotiated(TCPLSError):

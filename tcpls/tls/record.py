@@ -143,7 +143,7 @@ class RecordSealer:
 
 
 class RecordOpener:
-    """Opens records in place in a receive buffer that grows from `initial` to `capacity` bytes while it comes back full."""
+    """Opens records in place in a receive buffer that grows from `initial` to `capacity` while it comes back full."""
 
     __slots__ = (
         "_aead",
@@ -212,10 +212,16 @@ class RecordOpener:
 
     def feed(self, data: Buffer) -> None:
         """Appends bytes that were received elsewhere, such as those behind a Finished."""
+        if self._start == self._end:
+            self._start = self._end = 0
         if self._end + len(data) > len(self._buffer):
             self._resize(self._end + len(data))
         self._view[self._end : self._end + len(data)] = data
         self._end += len(data)
+
+    def discard(self) -> None:
+        """Drops what is buffered, such as a record that could not be opened and is not to be."""
+        self._start = self._end = 0
 
     def release(self) -> None:
         """Shrinks to one record's room when nothing is buffered: for connections that fell idle."""

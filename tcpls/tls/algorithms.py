@@ -1,0 +1,49 @@
+"""The code points of key exchange groups and signature schemes that this package can use (RFC 8446 4.2.3, 4.2.7)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Group(enum.IntEnum):
+    """A key exchange group."""
+
+    SECP256R1 = 0x0017
+    SECP384R1 = 0x0018
+    X25519 = 0x001D
+
+    @property
+    def label(self) -> str:
+        """The name as RFC 8446 writes it, for example ``x25519``."""
+        return self.name.lower()
+
+
+class SignatureScheme(enum.IntEnum):
+    """A scheme for the signature over the handshake."""
+
+    ECDSA_SECP256R1_SHA256 = 0x0403
+    ECDSA_SECP384R1_SHA384 = 0x0503
+    RSA_PSS_RSAE_SHA256 = 0x0804
+    RSA_PSS_RSAE_SHA384 = 0x0805
+    RSA_PSS_RSAE_SHA512 = 0x0806
+    ED25519 = 0x0807
+
+    @property
+    def label(self) -> str:
+        """The name as RFC 8446 writes it, for example ``ecdsa_secp256r1_sha256``."""
+        return self.name.lower()
+
+
+DEFAULT_GROUPS = (Group.X25519, Group.SECP256R1, Group.SECP384R1)
+
+DEFAULT_SCHEMES = (
+    SignatureScheme.ECDSA_SECP256R1_SHA256,
+    SignatureScheme.ED25519,
+    SignatureScheme.ECDSA_SECP384R1_SHA384,
+    SignatureScheme.RSA_PSS_RSAE_SHA256,
+    SignatureScheme.RSA_PSS_RSAE_SHA384,
+    SignatureScheme.RSA_PSS_RSAE_SHA512,
+)
+
+CERTIFICATE_ONLY_SCHEMES = (0x0401, 0x0501, 0x0601)
+"""rsa_pkcs1_sha256, 384 and 512: RFC 8446 4.2.3 allows them in certificates and nowhere else in TLS 1.3."""

@@ -1,0 +1,133 @@
+"""What a handshake is configured with. Made once, used for many handshakes; keys and certificates are held parsed."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tcpls.errors import ConfigurationError
+from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
+from tcpls.tls.engine import CryptoEngine, Signer, Trust
+from tcpls.tls.extensions import PLACES
+from tcpls.tls.messages import ClientHello
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.suites import CipherSuite
+
+DEFAULT_SUITES = (
+    CipherSuite.AES_128_GCM_SHA256,
+    CipherSuite.AES_256_GCM_SHA384,
+    CipherSuite.CHACHA20_POLY1305_SHA256,
+)
+
+_MAX_NAME = 253
+"""Characters of a host name (RFC 1035 2.3.4, without the root's dot)."""
+
+
+def is_address(name: str) -> bool:
+    """Whether `name` is an IP address, which is never sent as a server name (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate chain (DER, the end entity's first), its private key, and the names that it is for."""
+
+    chain: tuple[bytes, ...]
+    signer: Signer = field(repr=False)
+    names: tuple[str, ...] = ()
+
+    def serves(self, name: str) -> bool:
+        """Whether the certificate is for this host name; a wildcard stands for one label (RFC 9525 6.3)."""
+        name = name.lower()
+        parent = name.partition(".")[2]
+        return name in self.names or (parent != "" and f"*.{parent}" in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Extensions of the caller's own for EncryptedExtensions; each must have been offered by the client."""
+
+    extensions: tuple[tuple[int, bytes], ...] = ()
+
+
+def no_answer(hello: ClientHello) -> Answer:
+    return Answer()
+
+
+def _check_alpn(names: tuple[bytes, ...]) -> None:
+    for name in names:
+        if not 1 <= len(name) <= 255:
+            raise ConfigurationError(f"the application protocol {name!r} has not 1 to 255 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """`server_name`: a host name or IP address; the former goes into SNI. `trust`: None accepts any certificate.
+
+    The first `shares` groups of `groups` get a key share in the first ClientHello.
+    """
+
+    server_name: str | None
+    trust: Trust | None
+    suites: tuple[CipherSuite, ...] = DEFAULT_SUITES
+    groups: tuple[Group, ...] = DEFAULT_GROUPS
+    schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
+    alpn: tuple[bytes, ...] = ()
+    extra_extensions: tuple[tuple[int, bytes], ...] = ()
+    shares: int = 1
+    middlebox_compatibility: bool = True
+    """A session id and change_cipher_spec records that make the handshake look like a resumption (RFC 8446 D.4)."""
+    engine: CryptoEngine = OPENSSL
+
+    def __post_init__(self) -> None:
+        if self.server_name is None and self.trust is not None:
+            raise ConfigurationError("a server name is needed to verify the server's certificate")
+        if self.server_name is not None and not is_address(self.server_name):
+            object.__setattr__(self, "server_name", _host_name(self.server_name))
+        if not (self.suites and self.groups and self.schemes):
+            raise ConfigurationError("at least one cipher suite, group and signature scheme is needed")
+        _check_alpn(self.alpn)
+        for kind, contents in self.extra_extensions:
+            if kind in PLACES or not 0 <= kind <= 0xFFFF or len(contents) > 0xFFFF:
+                raise ConfigurationError(f"the extension {kind} cannot be added")
+        if len({kind for kind, _ in self.extra_extensions}) != len(self.extra_extensions):
+            raise ConfigurationError("an extension is added twice")
+
+
+def _host_name(name: str) -> str:
+    """The name in ASCII without the root's dot. Raises `ConfigurationError`."""
+    try:
+        encoded = name.removesuffix(".").encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        encoded = ""
+    if not 1 <= len(encoded) <= _MAX_NAME or not encoded.isprintable() or " " in encoded:
+        raise ConfigurationError(f"{name!r} is not a host name")
+    return encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The first identity is for clients that ask for no name, or for one that no identity has.
+
+    `answer` is called once per handshake, with the ClientHello that is accepted.
+    """
+
+    identities: tuple[Identity, ...]
+    answer: Callable[[ClientHello], Answer] = no_answer
+    suites: tuple[CipherSuite, ...] = DEFAULT_SUITES
+    groups: tuple[Group, ...] = DEFAULT_GROUPS
+    alpn: tuple[bytes, ...] = ()
+    """In the order of preference. When it is empty, what the client offers is ignored."""
+    engine: CryptoEngine = OPENSSL
+
+    def __post_init__(self) -> None:
+        if not self.identities:
+            raise ConfigurationError("a server needs a certificate")
+        if not (self.suites and self.groups):
+            raise ConfigurationError("at least one cipher suite and one group is needed")
+        _check_alpn(self.alpn)

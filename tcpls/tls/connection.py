@@ -1,0 +1,316 @@
+"""TLS 1.3 connections until the handshake is complete: records, alerts and change_cipher_spec around a `Handshake`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
+from tcpls.observe import NULL_KEY_LOG, KeyLog
+from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.engine import CryptoEngine, InvalidTag
+from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
+from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
+from tcpls.tls.key_schedule import Exporter, TrafficSecret
+from tcpls.tls.record import HEADER_SIZE, MAX_CIPHERTEXT, MAX_CONTENT, ContentType, RecordOpener, RecordSealer
+from tcpls.tls.suites import CipherSuite, Random
+from tcpls.wire import Buffer
+
+_FATAL = 2
+
+_CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
+
+MAX_CHANGE_CIPHER_SPECS = 4
+"""Records that are dropped. A compatible peer sends one, or two around early data (RFC 8446 D.4)."""
+
+MAX_EARLY_DATA = 1 << 16
+"""Bytes of refused early data that are skipped. No ticket of ours ever allowed any (RFC 8446 4.2.10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """What a complete handshake leaves to whoever reads and writes records from now on."""
+
+    suite: CipherSuite
+    group: str
+    signature_scheme: str
+    alpn: bytes | None
+    server_name: str | None
+    peer_certificates: tuple[bytes, ...]
+    peer_extensions: dict[int, bytes]
+    read_secret: TrafficSecret
+    write_secret: TrafficSecret
+    read_sequence: int
+    write_sequence: int
+    unread: bytes
+    retried: bool
+    exporter: Exporter = field(repr=False)
+
+    def export(self, label: bytes, context: bytes, length: int) -> bytes:
+        """Keying material for other protocols (RFC 8446 7.5)."""
+        return self.exporter.export(label, context, length)
+
+
+class TLSConnection:
+    """Bytes in, bytes out, until `handshake_complete`; then `established` hands over, and this object is done."""
+
+    def __init__(self, handshake: Handshake, engine: CryptoEngine) -> None:
+        self._handshake = handshake
+        self._engine = engine
+        self._inbound = bytearray()
+        self._outbound = bytearray()
+        self._opener: RecordOpener | None = None
+        self._sealer: RecordSealer | None = None
+        self._outcome: Outcome | None = None
+        self._finished_with = False
+        self._peer_spoke = False
+        """Whether a handshake message was sent or received, from when on change_cipher_spec may come."""
+        self._opened_any = False
+        self._sent_change_cipher_spec = False
+        self._sent_any = False
+        self._dropped = 0
+        self._skipped = 0
+        self._perform()
+
+    @property
+    def handshake_complete(self) -> bool:
+        return self._outcome is not None
+
+    def data_to_send(self) -> bytes:
+        """Drains. Alerts are here too, after `receive_data` raised."""
+        data = bytes(self._outbound)
+        self._outbound.clear()
+        return data
+
+    def receive_data(self, data: Buffer) -> None:
+        """Bytes from the peer in any fragmentation. Raises `HandshakeError`, `CertificateError` or `AlertReceived`."""
+        if self._finished_with:
+            raise ApiMisuse("the connection has failed or was handed over")
+        self._inbound += data
+        try:
+            # What comes behind the peer's Finished is for the layer above.
+            while self._outcome is None and (record := self._next_record()):
+                self._receive_record(*record)
+        except AlertReceived:
+            self._finished_with = True
+            raise
+        except PeerError as error:
+            self._finished_with = True
+            self._write(ContentType.ALERT, bytes((_FATAL, error.alert)))
+            if isinstance(error, HandshakeError):
+                raise
+            raise HandshakeError(error.reason, error.detail) from None
+
+    def receive_eof(self) -> None:
+        """The peer will send nothing more. Raises `HandshakeError` while the handshake is not complete."""
+        if self._finished_with or self._outcome is not None:
+            return
+        self._finished_with = True
+        raise HandshakeError(Reason.CONNECTION_CLOSED)
+
+    def established(self) -> Established:
+        """Once, when the handshake is complete. Take `data_to_send` too: the last flight may wait there."""
+        outcome = self._outcome
+        if outcome is None or self._sealer is None or self._finished_with:
+            raise ApiMisuse("the handshake is not complete, or was handed over already")
+        self._finished_with = True
+        return Established(
+            suite=outcome.suite,
+            group=outcome.group.label,
+            signature_scheme=outcome.signature_scheme.label,
+            alpn=outcome.alpn,
+            server_name=outcome.server_name,
+            peer_certificates=outcome.peer_certificates,
+            peer_extensions=outcome.peer_extensions,
+            read_secret=outcome.read_secret,
+            write_secret=outcome.write_secret,
+            read_sequence=0,
+            write_sequence=self._sealer.sequence,
+            unread=bytes(self._inbound),
+            retried=outcome.retried,
+            exporter=outcome.exporter,
+        )
+
+    # Receiving
+
+    def _next_record(self) -> tuple[int, bytes] | None:
+        """The next whole record: outer type, and the record with its header, by which it is judged at once."""
+        inbound = self._inbound
+        if len(inbound) < HEADER_SIZE:
+            # Nothing but a known type is waited for.
+            if inbound:
+                self._check_outer_type(inbound[0])
+            return None
+        outer_type = inbound[0]
+        self._check_outer_type(outer_type)
+        # RFC 8446 5.1: legacy_record_version is ignored for all purposes.
+        size = inbound[3] << 8 | inbound[4]
+        # RFC 8446 5.1 and 5.2.
+        if size > (MAX_CIPHERTEXT if outer_type == ContentType.APPLICATION_DATA else MAX_CONTENT):
+            raise HandshakeError(Reason.RECORD_OVERFLOW, f"{size} bytes")
+        end = HEADER_SIZE + size
+        if len(inbound) < end:
+            return None
+        record = bytes(inbound[:end])
+        del inbound[:end]
+        return outer_type, record
+
+    def _check_outer_type(self, outer_type: int) -> None:
+        if self._opener is None:
+            expected = outer_type in (ContentType.HANDSHAKE, ContentType.ALERT) or (
+                outer_type == ContentType.APPLICATION_DATA and self._handshake.early_data
+            )
+        else:
+            # The peer that refuses our first flight has no keys to protect its alert with.
+            expected = outer_type == ContentType.APPLICATION_DATA or (
+                outer_type == ContentType.ALERT and not self._opened_any
+            )
+        # RFC 8446 5: change_cipher_spec may come after the first ClientHello and until the peer's Finished.
+        if not expected and not (outer_type == ContentType.CHANGE_CIPHER_SPEC and self._peer_spoke):
+            # RFC 8446 5: an unexpected record type is an unexpected_message.
+            raise HandshakeError(Reason.UNEXPECTED_RECORD, f"outer type {outer_type}")
+
+    def _receive_record(self, outer_type: int, record: bytes) -> None:
+        if outer_type == ContentType.CHANGE_CIPHER_SPEC:
+            self._drop_change_cipher_spec(record)
+        elif outer_type != ContentType.APPLICATION_DATA:
+            self._receive_content(outer_type, memoryview(record)[HEADER_SIZE:])
+        elif self._opener is None:
+            self._skip(record)
+        else:
+            self._open(self._opener, record)
+
+    def _drop_change_cipher_spec(self, record: bytes) -> None:
+        # RFC 8446 5: the single byte 1, or else an unexpected_message. 5.1: not between parts of a message.
+        if record[HEADER_SIZE:] != b"\x01" or self._handshake.incomplete:
+            raise HandshakeError(Reason.UNEXPECTED_RECORD, "change_cipher_spec")
+        self._dropped += 1
+        if self._dropped > MAX_CHANGE_CIPHER_SPECS:
+            raise HandshakeError(Reason.TOO_MANY_RECORDS, "change_cipher_spec")
+
+    def _open(self, opener: RecordOpener, record: bytes) -> None:
+        opener.feed(record)
+        try:
+            opened = opener.next_record()
+        except ProtocolViolation as error:
+            # RFC 8446 4.2.10: what cannot be opened at first is the early data that this end has refused.
+            if error.reason is not Reason.BAD_RECORD_MAC or not self._handshake.early_data or self._opened_any:
+                raise
+            opener.discard()
+            self._skip(record)
+            return
+        self._opened_any = True
+        if opened is not None:
+            self._receive_content(*opened)
+
+    def _skip(self, record: bytes) -> None:
+        self._skipped += len(record)
+        if self._skipped > MAX_EARLY_DATA:
+            raise HandshakeError(Reason.UNEXPECTED_RECORD, "too much early data")
+
+    def _receive_content(self, content_type: int, content: memoryview) -> None:
+        if content_type == ContentType.HANDSHAKE:
+            # RFC 8446 5.1: no zero-length fragments of handshake messages.
+            if not content:
+                raise HandshakeError(Reason.EMPTY_RECORD, "handshake")
+            self._peer_spoke = True
+            try:
+                self._handshake.receive(self._handshake.read_epoch, content)
+            finally:
+                self._perform()
+        elif content_type == ContentType.ALERT:
+            # RFC 8446 5.1: one record holds exactly one alert, and the whole of it. 6: its level is ignored.
+            if not content:
+                raise HandshakeError(Reason.EMPTY_RECORD, "alert")
+            if len(content) != 2:
+                raise HandshakeError(Reason.BAD_LENGTH, "alert")
+            raise AlertReceived(content[1])
+        else:
+            # RFC 8446 2: application data must not come before Finished. 5: nor a protected change_cipher_spec.
+            raise HandshakeError(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
+
+    # Sending
+
+    def _perform(self) -> None:
+        """Does what the handshake has said. Messages of one epoch share records."""
+        flight = bytearray()
+        for event in self._handshake.events():
+            if isinstance(event, MessageToSend):
+                self._before_message(flight)
+                flight += event.data
+                self._after_message(flight)
+                continue
+            self._flush(flight)
+            if isinstance(event, WriteSecret):
+                self._write_with(event)
+            elif isinstance(event, ReadSecret):
+                # The application's records are for the layer above to open.
+                if event.epoch is Epoch.HANDSHAKE:
+                    self._opener = RecordOpener(self._engine.aead, event.secret.keys(), InvalidTag)
+            else:
+                self._outcome = event
+        self._flush(flight)
+
+    def _before_message(self, flight: bytearray) -> None:
+        """What the role sends ahead of a message."""
+
+    def _after_message(self, flight: bytearray) -> None:
+        """What the role sends behind a message."""
+
+    def _write_with(self, event: WriteSecret) -> None:
+        keys = event.secret.keys()
+        if self._sealer is None:
+            self._sealer = RecordSealer(self._engine.aead, keys)
+        else:
+            self._sealer.switch_keys(keys)
+
+    def _flush(self, flight: bytearray) -> None:
+        if flight:
+            self._write(ContentType.HANDSHAKE, bytes(flight))
+            flight.clear()
+
+    def _write(self, content_type: ContentType, content: bytes) -> None:
+        sealer = self._sealer
+        for start in range(0, len(content), MAX_CONTENT):
+            part = content[start : start + MAX_CONTENT]
+            if sealer is None:
+                # RFC 8446 5.1: the first record of a client may say 1.0, for servers that want it; all others say 1.2.
+                self._outbound += bytes((content_type, 3, 3 if self._sent_any else 1)) + len(part).to_bytes(2, "big")
+                self._outbound += part
+                self._sent_any = True
+            else:
+                sealer.put(content_type, part)
+                self._outbound += sealer.pending
+                sealer.sent(len(sealer.pending))
+
+    def _send_change_cipher_spec(self, flight: bytearray) -> None:
+        """RFC 8446 D.4. Once, and only when the client asked for the compatible form."""
+        if self._handshake.compatible and not self._sent_change_cipher_spec:
+            self._flush(flight)
+            self._outbound += _CHANGE_CIPHER_SPEC
+            self._sent_change_cipher_spec = True
+
+
+class ClientConnection(TLSConnection):
+    """`time`: at which certificates are judged, aware of its zone. The ClientHello is in `data_to_send` at once."""
+
+    def __init__(self, config: ClientConfig, *, random: Random, time: datetime, key_log: KeyLog = NULL_KEY_LOG) -> None:
+        super().__init__(ClientHandshake(config, random=random, time=time, key_log=key_log), config.engine)
+        self._peer_spoke = True
+
+    def _before_message(self, flight: bytearray) -> None:
+        # RFC 8446 D.4: ahead of the client's second flight.
+        if self._sent_any:
+            self._send_change_cipher_spec(flight)
+
+
+class ServerConnection(TLSConnection):
+    """Waits for a ClientHello."""
+
+    def __init__(self, config: ServerConfig, *, random: Random, key_log: KeyLog = NULL_KEY_LOG) -> None:
+        super().__init__(ServerHandshake(config, random=random, key_log=key_log), config.engine)
+        self._sent_any = True
+
+    def _after_message(self, flight: bytearray) -> None:
+        # RFC 8446 D.4: behind the server's first message.
+        self._send_change_cipher_spec(flight)

@@ -1,0 +1,76 @@
+"""Certificate chains and private keys out of PEM files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from tcpls.errors import ConfigurationError
+from tcpls.tls.config import Identity
+from tcpls.tls.openssl import OpenSSLSigner
+
+
+def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
+    """A chain, the server's own certificate first, and its key. Raises `ConfigurationError`, which names the file."""
+    return identity_from_pem(
+        _read(certificate), _read(private_key), password, certificate=str(certificate), private_key=str(private_key)
+    )
+
+
+def identity_from_pem(
+    chain_pem: bytes,
+    key_pem: bytes,
+    password: bytes | None = None,
+    *,
+    certificate: str = "certificate",
+    private_key: str = "private key",
+) -> Identity:
+    """As `load_identity`, of PEM in memory. The last two arguments are what errors call the two."""
+    try:
+        chain = x509.load_pem_x509_certificates(chain_pem)
+    except (ValueError, x509.InvalidVersion):
+        raise ConfigurationError(f"{certificate}: no certificate in PEM form") from None
+    signer = _load_signer(key_pem, password, private_key)
+    try:
+        own = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"{certificate}: the certificate's key is of a kind that is not supported") from None
+    if own != signer.public_bytes:
+        raise ConfigurationError(f"{private_key}: this is not the key of the first certificate in {certificate}")
+    return Identity(tuple(each.public_bytes(Encoding.DER) for each in chain), signer, _names(chain[0]))
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+
+
+def _load_signer(pem: bytes, password: bytes | None, source: str) -> OpenSSLSigner:
+    try:
+        key = load_pem_private_key(pem, password)
+    except TypeError:
+        wanted = "needs a password" if password is None else "has no password"
+        raise ConfigurationError(f"{source}: the private key {wanted}") from None
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(f"{source}: the private key is of a kind that is not supported") from None
+    except ValueError:
+        what = "no private key in PEM form" if password is None else "no private key, or the wrong password"
+        raise ConfigurationError(f"{source}: {what}") from None
+    try:
+        return OpenSSLSigner(key)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error}") from None
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names that SNI may ask for. Addresses are never asked for (RFC 6066 section 3)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))

@@ -1,0 +1,84 @@
+"""What the TLS engine has computed for it: AEAD, hash, HMAC, key exchange, signatures and path validation.
+
+Everything here is a protocol. `openssl.py` and `trust.py` implement them over `cryptography`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag as InvalidTag
+
+from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.suites import Aead, Random, TrafficKeys
+from tcpls.wire import Buffer
+
+
+class HashState(Protocol):
+    """A running hash."""
+
+    def update(self, data: Buffer, /) -> None: ...
+
+    def copy(self) -> HashState: ...
+
+    def digest(self) -> bytes: ...
+
+
+class PrivateShare(Protocol):
+    """The private half of an ephemeral key share."""
+
+    @property
+    def group(self) -> Group: ...
+
+    @property
+    def public(self) -> bytes:
+        """`KeyShareEntry.key_exchange` (RFC 8446 4.2.8)."""
+
+    def exchange(self, peer: bytes) -> bytes:
+        """The shared secret with the peer's `key_exchange`. Raises `HandshakeError(BAD_KEY_SHARE)`."""
+
+
+class Signer(Protocol):
+    """The private key of a certificate."""
+
+    @property
+    def schemes(self) -> tuple[SignatureScheme, ...]:
+        """The schemes that this key can sign with, the preferred one first."""
+
+    def sign(self, scheme: SignatureScheme, data: bytes) -> bytes: ...
+
+
+class PublicKey(Protocol):
+    """The public key of a peer's certificate."""
+
+    @property
+    def schemes(self) -> tuple[SignatureScheme, ...]: ...
+
+    def verify(self, scheme: SignatureScheme, signature: bytes, data: bytes) -> None:
+        """Raises `HandshakeError(BAD_SIGNATURE)`. `scheme` is one of `schemes`."""
+
+
+class Trust(Protocol):
+    """The authorities that a peer's certificate must lead to."""
+
+    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        """Validates the DER `chain`, its end first, for a host name or IP address. Raises `CertificateError`."""
+
+
+class CryptoEngine(Protocol):
+    """The algorithms of one cryptographic library. Hash names are ``sha256`` and ``sha384``."""
+
+    def aead(self, keys: TrafficKeys) -> Aead:
+        """The AEAD of `keys.suite` under `keys.key`. It raises `InvalidTag` for what is not genuine."""
+
+    def hash(self, name: str) -> HashState: ...
+
+    def hmac(self, name: str, key: bytes, data: bytes) -> bytes: ...
+
+    def private_share(self, group: Group, random: Random) -> PrivateShare:
+        """A new ephemeral key, made from `random` alone."""
+
+    def public_key(self, certificate: bytes) -> PublicKey:
+        """The key of a DER certificate. Raises `CertificateError` (BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE)."""

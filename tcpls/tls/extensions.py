@@ -1,0 +1,299 @@
+"""The extensions of TLS 1.3 (RFC 8446 section 4.2): where each may stand; its contents, read and write side by side.
+
+Contents are kept as bytes in the messages; a reader here gives their meaning when a state needs it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Sequence
+
+from tcpls.errors import HandshakeError, Reason
+from tcpls.wire import Buffer, Reader, Writer
+
+TLS_1_3 = 0x0304
+
+Extensions = dict[int, bytes]
+"""Contents by type, in the order of the message."""
+
+
+class ExtensionType(enum.IntEnum):
+    SERVER_NAME = 0
+    MAX_FRAGMENT_LENGTH = 1
+    STATUS_REQUEST = 5
+    SUPPORTED_GROUPS = 10
+    SIGNATURE_ALGORITHMS = 13
+    USE_SRTP = 14
+    HEARTBEAT = 15
+    ALPN = 16
+    SIGNED_CERTIFICATE_TIMESTAMP = 18
+    CLIENT_CERTIFICATE_TYPE = 19
+    SERVER_CERTIFICATE_TYPE = 20
+    PADDING = 21
+    COMPRESS_CERTIFICATE = 27
+    RECORD_SIZE_LIMIT = 28
+    PRE_SHARED_KEY = 41
+    EARLY_DATA = 42
+    SUPPORTED_VERSIONS = 43
+    COOKIE = 44
+    PSK_KEY_EXCHANGE_MODES = 45
+    CERTIFICATE_AUTHORITIES = 47
+    OID_FILTERS = 48
+    POST_HANDSHAKE_AUTH = 49
+    SIGNATURE_ALGORITHMS_CERT = 50
+    KEY_SHARE = 51
+
+
+class Place(enum.Flag):
+    """The messages that carry extensions."""
+
+    CLIENT_HELLO = enum.auto()
+    SERVER_HELLO = enum.auto()
+    RETRY = enum.auto()
+    ENCRYPTED = enum.auto()
+    CERTIFICATE = enum.auto()
+    REQUEST = enum.auto()
+    TICKET = enum.auto()
+
+
+_ASKED = Place.CLIENT_HELLO | Place.ENCRYPTED
+_OF_CERTIFICATE = Place.CLIENT_HELLO | Place.REQUEST | Place.CERTIFICATE
+_OF_HELLOS = Place.CLIENT_HELLO | Place.SERVER_HELLO | Place.RETRY
+
+# RFC 8446 4.2, the table at its end; RFC 8879 section 3 and RFC 8449 section 4 for the two that came later.
+PLACES: dict[int, Place] = {
+    ExtensionType.SERVER_NAME: _ASKED,
+    ExtensionType.MAX_FRAGMENT_LENGTH: _ASKED,
+    ExtensionType.STATUS_REQUEST: _OF_CERTIFICATE,
+    ExtensionType.SUPPORTED_GROUPS: _ASKED,
+    ExtensionType.SIGNATURE_ALGORITHMS: Place.CLIENT_HELLO | Place.REQUEST,
+    ExtensionType.USE_SRTP: _ASKED,
+    ExtensionType.HEARTBEAT: _ASKED,
+    ExtensionType.ALPN: _ASKED,
+    ExtensionType.SIGNED_CERTIFICATE_TIMESTAMP: _OF_CERTIFICATE,
+    ExtensionType.CLIENT_CERTIFICATE_TYPE: _ASKED,
+    ExtensionType.SERVER_CERTIFICATE_TYPE: _ASKED,
+    ExtensionType.PADDING: Place.CLIENT_HELLO,
+    ExtensionType.COMPRESS_CERTIFICATE: Place.CLIENT_HELLO | Place.REQUEST,
+    ExtensionType.RECORD_SIZE_LIMIT: _ASKED,
+    ExtensionType.PRE_SHARED_KEY: Place.CLIENT_HELLO | Place.SERVER_HELLO,
+    ExtensionType.EARLY_DATA: _ASKED | Place.TICKET,
+    ExtensionType.SUPPORTED_VERSIONS: _OF_HELLOS,
+    ExtensionType.COOKIE: Place.CLIENT_HELLO | Place.RETRY,
+    ExtensionType.PSK_KEY_EXCHANGE_MODES: Place.CLIENT_HELLO,
+    ExtensionType.CERTIFICATE_AUTHORITIES: Place.CLIENT_HELLO | Place.REQUEST,
+    ExtensionType.OID_FILTERS: Place.REQUEST,
+    ExtensionType.POST_HANDSHAKE_AUTH: Place.CLIENT_HELLO,
+    ExtensionType.SIGNATURE_ALGORITHMS_CERT: Place.CLIENT_HELLO | Place.REQUEST,
+    ExtensionType.KEY_SHARE: _OF_HELLOS,
+}
+
+
+def read_extensions(reader: Reader) -> Extensions:
+    """The extension block of any message, whose length prefix comes next."""
+    block = reader.vector(2)
+    found: Extensions = {}
+    while block.remaining:
+        kind = block.u16()
+        # RFC 8446 4.2: there must not be more than one extension of the same type in a block.
+        if kind in found:
+            raise HandshakeError(Reason.DUPLICATE, f"extension {kind}")
+        found[kind] = block.opaque(2)
+    return found
+
+
+def write_extensions(writer: Writer, extensions: Iterable[tuple[int, bytes]]) -> None:
+    with writer.vector(2):
+        for kind, contents in extensions:
+            writer.u16(kind)
+            writer.opaque(2, contents)
+
+
+def check_places(found: Extensions, place: Place, offered: Collection[int] | None = None) -> None:
+    """Refuses extensions that may not stand here, and answers to extensions that were not `offered`.
+
+    `offered` is None for messages that are not answers: there, unknown extensions are ignored (RFC 8446 4.2).
+    """
+    for kind in found:
+        places = PLACES.get(kind)
+        # RFC 8446 4.2: a recognized extension in a message that it is not specified for is an illegal_parameter.
+        if places is not None and place not in places:
+            raise HandshakeError(Reason.MISPLACED_EXTENSION, f"extension {kind}")
+        # RFC 8446 4.2: an answer that was not asked for is an unsupported_extension; the cookie alone needs no asking.
+        if offered is not None and kind not in offered and not (kind == ExtensionType.COOKIE and place is Place.RETRY):
+            raise HandshakeError(Reason.UNSUPPORTED_EXTENSION, f"extension {kind}")
+
+
+def require(found: Extensions, kind: ExtensionType) -> bytes:
+    """The contents of an extension that must be there (RFC 8446 9.2)."""
+    contents = found.get(kind)
+    if contents is None:
+        raise HandshakeError(Reason.MISSING_EXTENSION, kind.name.lower())
+    return contents
+
+
+# server_name (RFC 6066 section 3)
+
+
+def read_server_name(contents: Buffer) -> str | None:
+    """The host name, or None if the list has names of unknown types only."""
+    reader = Reader(contents)
+    names = reader.vector(2, least=1)
+    reader.end()
+    found: dict[int, bytes] = {}
+    while names.remaining:
+        kind = names.u8()
+        # RFC 6066 section 3: there must not be more than one name of the same type.
+        if kind in found:
+            raise HandshakeError(Reason.DUPLICATE, "server name")
+        found[kind] = names.opaque(2, least=1)
+    name = found.get(0)
+    if name is None:
+        return None
+    # RFC 6066 section 3: ASCII without a trailing dot. What is not printable has no place in logs either.
+    if not name.isascii() or not name.decode("ascii").isprintable() or b" " in name:
+        raise HandshakeError(Reason.BAD_VALUE, "server name")
+    return name.decode("ascii")
+
+
+def write_server_name(name: str) -> bytes:
+    writer = Writer()
+    with writer.vector(2):
+        writer.u8(0)
+        writer.opaque(2, name.encode("ascii"))
+    return writer.bytes()
+
+
+# Lists of code points: supported_groups, signature_algorithms, signature_algorithms_cert
+
+
+def read_code_points(contents: Buffer) -> list[int]:
+    """Known and unknown code points (RFC 8446 4.2.3, 4.2.7); the unknown are for the caller to ignore."""
+    reader = Reader(contents)
+    points = reader.vector(2, least=2)
+    reader.end()
+    return read_u16s(points)
+
+
+def read_u16s(points: Reader) -> list[int]:
+    if points.remaining % 2:
+        raise HandshakeError(Reason.BAD_LENGTH, "a list of code points")
+    return [points.u16() for _ in range(points.remaining // 2)]
+
+
+def write_code_points(points: Sequence[int]) -> bytes:
+    return b"".join(point.to_bytes(2, "big") for point in (2 * len(points), *points))
+
+
+# application_layer_protocol_negotiation (RFC 7301 section 3.1)
+
+
+def read_alpn(contents: Buffer) -> list[bytes]:
+    reader = Reader(contents)
+    names = reader.vector(2, least=2)
+    reader.end()
+    found = []
+    while names.remaining:
+        found.append(names.opaque(1, least=1))
+    return found
+
+
+def write_alpn(names: Sequence[bytes]) -> bytes:
+    writer = Writer()
+    with writer.vector(2):
+        for name in names:
+            writer.opaque(1, name)
+    return writer.bytes()
+
+
+# supported_versions (RFC 8446 4.2.1)
+
+
+def read_offered_versions(contents: Buffer) -> list[int]:
+    reader = Reader(contents)
+    versions = reader.vector(1, least=2, most=254)
+    reader.end()
+    return read_u16s(versions)
+
+
+def write_offered_versions(versions: Sequence[int]) -> bytes:
+    return bytes((2 * len(versions),)) + b"".join(version.to_bytes(2, "big") for version in versions)
+
+
+def read_selected_version(contents: Buffer) -> int:
+    return read_u16(contents)
+
+
+def read_u16(contents: Buffer) -> int:
+    """An extension that is one number: the selected version, the group of a retry."""
+    reader = Reader(contents)
+    number = reader.u16()
+    reader.end()
+    return number
+
+
+def write_u16(number: int) -> bytes:
+    return number.to_bytes(2, "big")
+
+
+# key_share (RFC 8446 4.2.8)
+
+
+def read_client_shares(contents: Buffer) -> dict[int, bytes]:
+    """The shares of a ClientHello, in its order; there may be none."""
+    reader = Reader(contents)
+    shares = reader.vector(2)
+    reader.end()
+    found: dict[int, bytes] = {}
+    while shares.remaining:
+        group = shares.u16()
+        # RFC 8446 4.2.8: no two entries for the same group.
+        if group in found:
+            raise HandshakeError(Reason.DUPLICATE, "key share")
+        found[group] = shares.opaque(2, least=1)
+    return found
+
+
+def write_client_shares(shares: Iterable[tuple[int, bytes]]) -> bytes:
+    writer = Writer()
+    with writer.vector(2):
+        for group, public in shares:
+            writer.u16(group)
+            writer.opaque(2, public)
+    return writer.bytes()
+
+
+def read_server_share(contents: Buffer) -> tuple[int, bytes]:
+    reader = Reader(contents)
+    group = reader.u16()
+    public = reader.opaque(2, least=1)
+    reader.end()
+    return group, public
+
+
+def write_server_share(group: int, public: bytes) -> bytes:
+    return group.to_bytes(2, "big") + len(public).to_bytes(2, "big") + public
+
+
+# cookie (RFC 8446 4.2.2)
+
+
+def read_cookie(contents: Buffer) -> bytes:
+    reader = Reader(contents)
+    cookie = reader.opaque(2, least=1)
+    reader.end()
+    return cookie
+
+
+def write_cookie(cookie: bytes) -> bytes:
+    return len(cookie).to_bytes(2, "big") + cookie
+
+
+# psk_key_exchange_modes (RFC 8446 4.2.9)
+
+
+def read_psk_modes(contents: Buffer) -> bytes:
+    reader = Reader(contents)
+    modes = reader.opaque(1, least=1)
+    reader.end()
+    return modes

@@ -1,0 +1,88 @@
+"""The handshake without records: messages in and out per epoch, secrets as events. QUIC can stand on it as TLS does."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tcpls.errors import ApiMisuse, HandshakeError, PeerError, Reason
+from tcpls.observe import NULL_KEY_LOG, KeyLog
+from tcpls.tls.client_states import Client, start
+from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.flow import Epoch, Flow, FlowEvent, State
+from tcpls.tls.messages import Reassembly
+from tcpls.tls.server_states import ExpectClientHello, Server
+from tcpls.tls.suites import Random
+from tcpls.wire import Buffer
+
+
+class Handshake:
+    """Either role. Drain `events` after making one, and after every `receive`, even one that raised."""
+
+    def __init__(self, flow: Flow, state: State) -> None:
+        self._flow = flow
+        self._state = state
+        self._reassembly = Reassembly()
+        self._failed = False
+
+    @property
+    def read_epoch(self) -> Epoch:
+        """The epoch that the next message is awaited in."""
+        return self._flow.read_epoch
+
+    @property
+    def compatible(self) -> bool:
+        """Whether change_cipher_spec records are to be sent (RFC 8446 D.4)."""
+        return self._flow.compatible
+
+    @property
+    def early_data(self) -> bool:
+        """Whether early data may come, which is to be skipped (RFC 8446 4.2.10)."""
+        return self._flow.early_data
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a part of a message was received, so that nothing else may come now (RFC 8446 5.1)."""
+        return self._reassembly.pending
+
+    def events(self) -> list[FlowEvent]:
+        """What happened since the last call, in order. Messages and secrets take effect in that order."""
+        return self._flow.events()
+
+    def receive(self, epoch: Epoch, data: Buffer) -> None:
+        """Handshake bytes in any fragmentation. Raises `HandshakeError`; the handshake is dead then."""
+        if self._failed:
+            raise ApiMisuse("the handshake has failed")
+        try:
+            self._receive(epoch, data)
+        except PeerError as error:
+            self._failed = True
+            if isinstance(error, HandshakeError):
+                raise
+            raise HandshakeError(error.reason, error.detail) from None
+
+    def _receive(self, epoch: Epoch, data: Buffer) -> None:
+        flow = self._flow
+        if epoch is not flow.read_epoch:
+            raise HandshakeError(Reason.UNEXPECTED_MESSAGE, f"in the {epoch.value} epoch")
+        self._reassembly.feed(data)
+        while message := self._reassembly.next(self._state.accepts):
+            self._state = self._state.receive(message)
+            # RFC 8446 5.1: a message must not span a change of keys.
+            if flow.read_epoch is not epoch and self._reassembly.pending:
+                raise HandshakeError(Reason.MESSAGE_ACROSS_KEYS)
+
+
+class ClientHandshake(Handshake):
+    """Starts with a ClientHello in `events`. `time`: at which certificates are judged, aware of its zone."""
+
+    def __init__(self, config: ClientConfig, *, random: Random, time: datetime, key_log: KeyLog = NULL_KEY_LOG) -> None:
+        flow = Flow(config.engine, key_log)
+        super().__init__(flow, start(Client(config, flow, random, time)))
+
+
+class ServerHandshake(Handshake):
+    """Waits for a ClientHello."""
+
+    def __init__(self, config: ServerConfig, *, random: Random, key_log: KeyLog = NULL_KEY_LOG) -> None:
+        flow = Flow(config.engine, key_log)
+        super().__init__(flow, ExpectClientHello(Server(config, flow, random)))

@@ -1,0 +1,137 @@
+"""The key schedule (RFC 8446 section 7.1) as types: each stage gives out only the secrets of its epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tcpls.tls.engine import CryptoEngine
+from tcpls.tls.suites import IV_SIZE, CipherSuite, TrafficKeys
+
+
+def expand_label(
+    engine: CryptoEngine, suite: CipherSuite, secret: bytes, label: bytes, context: bytes, length: int
+) -> bytes:
+    """HKDF-Expand-Label (RFC 8446 7.1)."""
+    info = b"%b%c%b%b%c%b" % (length.to_bytes(2, "big"), len(label) + 6, b"tls13 ", label, len(context), context)
+    block = engine.hmac(suite.hash_name, secret, info + b"\x01")
+    if length <= len(block):
+        return block[:length]
+    # HKDF-Expand (RFC 5869 2.3). Its bound of 255 blocks is the counter's single byte.
+    output = bytearray(block)
+    for counter in range(2, -(-length // len(block)) + 1):
+        block = engine.hmac(suite.hash_name, secret, b"%b%b%c" % (block, info, counter))
+        output += block
+    return bytes(output[:length])
+
+
+def _keys(engine: CryptoEngine, suite: CipherSuite, secret: bytes, sequence: int) -> TrafficKeys:
+    """RFC 8446 7.3."""
+    return TrafficKeys(
+        suite,
+        expand_label(engine, suite, secret, b"key", b"", suite.key_size),
+        expand_label(engine, suite, secret, b"iv", b"", IV_SIZE),
+        sequence,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeTrafficSecret:
+    """One direction's handshake traffic secret."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+
+    def keys(self) -> TrafficKeys:
+        return _keys(self.engine, self.suite, self.secret, 0)
+
+    def verify_data(self, transcript_hash: bytes) -> bytes:
+        """The contents of this direction's Finished (RFC 8446 4.4.4)."""
+        key = expand_label(self.engine, self.suite, self.secret, b"finished", b"", self.suite.hash_size)
+        return self.engine.hmac(self.suite.hash_name, key, transcript_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSecret:
+    """One direction's application traffic secret of one generation."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+    generation: int = 0
+
+    def keys(self, sequence: int = 0) -> TrafficKeys:
+        return _keys(self.engine, self.suite, self.secret, sequence)
+
+    def next(self) -> TrafficSecret:
+        """The secret after a KeyUpdate (RFC 8446 7.2)."""
+        secret = expand_label(self.engine, self.suite, self.secret, b"traffic upd", b"", self.suite.hash_size)
+        return TrafficSecret(self.engine, self.suite, secret, self.generation + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """The exporter master secret (RFC 8446 7.5)."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+
+    def export(self, label: bytes, context: bytes, length: int) -> bytes:
+        """`length` bytes that only the two ends of this connection know."""
+        empty, of_context = self.engine.hash(self.suite.hash_name), self.engine.hash(self.suite.hash_name)
+        of_context.update(context)
+        derived = expand_label(self.engine, self.suite, self.secret, label, empty.digest(), self.suite.hash_size)
+        return expand_label(self.engine, self.suite, derived, b"exporter", of_context.digest(), length)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSecrets:
+    """What the master secret gives, for the transcript up to the server's Finished."""
+
+    client: TrafficSecret
+    server: TrafficSecret
+    exporter: Exporter
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeSecrets:
+    """What the handshake secret gives, for the transcript up to ServerHello."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    client: HandshakeTrafficSecret
+    server: HandshakeTrafficSecret
+    master: bytes = field(repr=False)
+
+    @classmethod
+    def derive(
+        cls, engine: CryptoEngine, suite: CipherSuite, shared: bytes, transcript_hash: bytes
+    ) -> HandshakeSecrets:
+        """From the (EC)DHE shared secret. Without a pre-shared key the early secret is that of zeros."""
+        name, size = suite.hash_name, suite.hash_size
+        empty, zeros = engine.hash(name).digest(), bytes(size)
+        early = engine.hmac(name, zeros, zeros)
+        secret = engine.hmac(name, expand_label(engine, suite, early, b"derived", empty, size), shared)
+        client = expand_label(engine, suite, secret, b"c hs traffic", transcript_hash, size)
+        server = expand_label(engine, suite, secret, b"s hs traffic", transcript_hash, size)
+        master = engine.hmac(name, expand_label(engine, suite, secret, b"derived", empty, size), zeros)
+        return cls(
+            engine,
+            suite,
+            HandshakeTrafficSecret(engine, suite, client),
+            HandshakeTrafficSecret(engine, suite, server),
+            master,
+        )
+
+    def application(self, transcript_hash: bytes) -> ApplicationSecrets:
+        engine, suite = self.engine, self.suite
+        client, server, exporter = (
+            expand_label(engine, suite, self.master, label, transcript_hash, suite.hash_size)
+            for label in (b"c ap traffic", b"s ap traffic", b"exp master")
+        )
+        return ApplicationSecrets(
+            TrafficSecret(engine, suite, client),
+            TrafficSecret(engine, suite, server),
+            Exporter(engine, suite, exporter),
+        )

@@ -1,0 +1,142 @@
+"""What a ClientHello offers, checked, and the server's choices among it (RFC 8446 4.1.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tcpls.errors import HandshakeError, Reason
+from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.config import Identity, ServerConfig
+from tcpls.tls.extensions import (
+    TLS_1_3,
+    ExtensionType,
+    Place,
+    check_places,
+    read_client_shares,
+    read_code_points,
+    read_offered_versions,
+    read_psk_modes,
+    require,
+)
+from tcpls.tls.messages import ClientHello
+from tcpls.tls.suites import CipherSuite
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A ClientHello of TLS 1.3 and what its extensions mean."""
+
+    hello: ClientHello
+    groups: Collection[int]
+    schemes: Collection[int]
+    shares: dict[int, bytes]
+    server_name: str | None
+    alpn: tuple[bytes, ...]
+
+    @classmethod
+    def read(cls, hello: ClientHello) -> Offer:
+        _check_version(hello)
+        extensions = hello.extensions
+        check_places(extensions, Place.CLIENT_HELLO)
+        # RFC 8446 4.1.2: exactly one compression method, which is none.
+        if hello.compression != b"\0":
+            raise HandshakeError(Reason.BAD_VALUE, "compression")
+        _check_psk(hello)
+        # RFC 8446 9.2: without a pre-shared key these three must be there.
+        groups = read_code_points(require(extensions, ExtensionType.SUPPORTED_GROUPS))
+        schemes = read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS))
+        shares = read_client_shares(require(extensions, ExtensionType.KEY_SHARE))
+        if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
+            read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
+        # RFC 8446 4.2.8: shares only for groups that are offered.
+        if any(group not in groups for group in shares):
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, "a key share of a group that is not offered")
+        return cls(hello, groups, schemes, shares, hello.server_name, hello.alpn)
+
+
+def _check_version(hello: ClientHello) -> None:
+    contents = hello.extensions.get(ExtensionType.SUPPORTED_VERSIONS)
+    # RFC 8446 D.5: SSL 3.0 is refused whatever the extension says. 4.2.1: without it, the client knows 1.2 at most.
+    if hello.legacy_version <= 0x0300 or contents is None or TLS_1_3 not in read_offered_versions(contents):
+        raise HandshakeError(Reason.UNSUPPORTED_VERSION)
+
+
+def _check_psk(hello: ClientHello) -> None:
+    extensions = hello.extensions
+    if ExtensionType.PSK_KEY_EXCHANGE_MODES in extensions:
+        read_psk_modes(extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES])
+    if ExtensionType.PRE_SHARED_KEY in extensions:
+        # RFC 8446 4.2.11: pre_shared_key is the last extension. The keys themselves are not known here.
+        if next(reversed(extensions)) != ExtensionType.PRE_SHARED_KEY:
+            raise HandshakeError(Reason.MISPLACED_EXTENSION, "pre_shared_key is not the last")
+        # RFC 8446 4.2.9: it needs psk_key_exchange_modes.
+        require(extensions, ExtensionType.PSK_KEY_EXCHANGE_MODES)
+
+
+# RFC 8446 4.1.2: what may differ after a HelloRetryRequest. No cookie was sent, so none may appear.
+_MAY_CHANGE = frozenset({ExtensionType.KEY_SHARE, ExtensionType.PRE_SHARED_KEY, ExtensionType.PADDING})
+
+
+def check_second(first: Offer, second: Offer, group: Group) -> None:
+    """Refuses a second ClientHello that does not do what the HelloRetryRequest asked, or does more."""
+    before, after = first.hello, second.hello
+    # RFC 8446 4.2.10: early data is not offered again.
+    removed = {ExtensionType.EARLY_DATA} | _MAY_CHANGE
+    same = (
+        before.random == after.random
+        and before.session_id == after.session_id
+        and before.suites == after.suites
+        and before.legacy_version == after.legacy_version
+        and {kind: contents for kind, contents in before.extensions.items() if kind not in removed}
+        == {kind: contents for kind, contents in after.extensions.items() if kind not in _MAY_CHANGE}
+    )
+    if not same:
+        raise HandshakeError(Reason.CHANGED_HELLO)
+    # RFC 8446 4.1.2 and 4.2.8: one share, of the group that was asked for.
+    if list(second.shares) != [group]:
+        raise HandshakeError(Reason.CHANGED_HELLO, "key share")
+
+
+def choose_suite(config: ServerConfig, offer: Offer) -> CipherSuite:
+    """The first of the server's that the client has too."""
+    for suite in config.suites:
+        if suite.code in offer.hello.suites:
+            return suite
+    raise HandshakeError(Reason.NO_COMMON_SUITE)
+
+
+def choose_group(config: ServerConfig, offer: Offer) -> Group:
+    """The first of the server's that came with a share, or else the first in common, which takes a retry."""
+    for group in config.groups:
+        if group in offer.shares:
+            return group
+    for group in config.groups:
+        if group in offer.groups:
+            return group
+    raise HandshakeError(Reason.NO_COMMON_GROUP)
+
+
+def choose_identity(config: ServerConfig, offer: Offer) -> tuple[Identity, SignatureScheme]:
+    """An identity with the name that was asked for, or else the first, whose key the client can verify."""
+    named = [
+        identity
+        for identity in config.identities
+        if offer.server_name is not None and identity.serves(offer.server_name)
+    ]
+    for identity in named or config.identities:
+        for scheme in identity.signer.schemes:
+            if scheme in offer.schemes:
+                return identity, scheme
+    raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
+
+
+def choose_alpn(config: ServerConfig, offer: Offer) -> bytes | None:
+    """The first of the server's that the client offers; None when either has none."""
+    if not config.alpn or not offer.alpn:
+        return None
+    for name in config.alpn:
+        if name in offer.alpn:
+            return name
+    # RFC 7301 3.2: nothing in common is a no_application_protocol.
+    raise HandshakeError(Reason.NO_COMMON_ALPN)

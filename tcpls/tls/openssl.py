@@ -1,0 +1,200 @@
+"""The crypto engine over the `cryptography` package, which brings its own OpenSSL."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
+from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
+
+_HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
+
+_CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
+    # Curve, order of its base point (SEC 2 version 2, 2.4.2 and 2.5.1), bytes of a coordinate.
+    Group.SECP256R1: (
+        ec.SECP256R1(),
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+        32,
+    ),
+    Group.SECP384R1: (
+        ec.SECP384R1(),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+        48,
+    ),
+}
+
+_ECDSA = {
+    SignatureScheme.ECDSA_SECP256R1_SHA256: ec.ECDSA(hashes.SHA256()),
+    SignatureScheme.ECDSA_SECP384R1_SHA384: ec.ECDSA(hashes.SHA384()),
+}
+
+_PSS: dict[SignatureScheme, hashes.HashAlgorithm] = {
+    SignatureScheme.RSA_PSS_RSAE_SHA256: hashes.SHA256(),
+    SignatureScheme.RSA_PSS_RSAE_SHA384: hashes.SHA384(),
+    SignatureScheme.RSA_PSS_RSAE_SHA512: hashes.SHA512(),
+}
+
+# RFC 8446 4.2.3: ECDSA's curve is bound to the hash in TLS 1.3.
+_CURVE_SCHEMES: dict[str, tuple[SignatureScheme, ...]] = {
+    "secp256r1": (SignatureScheme.ECDSA_SECP256R1_SHA256,),
+    "secp384r1": (SignatureScheme.ECDSA_SECP384R1_SHA384,),
+}
+
+_LEAST_RSA_BITS = 2048
+
+
+def _pss(algorithm: hashes.HashAlgorithm) -> padding.PSS:
+    # RFC 8446 4.2.3: the salt is as long as the digest, and MGF1 uses the same hash.
+    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=algorithm.digest_size)
+
+
+class X25519Share:
+    """An ephemeral X25519 key (RFC 7748)."""
+
+    __slots__ = ("_key", "public")
+
+    group = Group.X25519
+
+    def __init__(self, private: bytes) -> None:
+        self._key = x25519.X25519PrivateKey.from_private_bytes(private)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def exchange(self, peer: bytes) -> bytes:
+        # RFC 8446 7.4.2: a shared secret of zeros must end the handshake; OpenSSL refuses to give it out.
+        try:
+            return self._key.exchange(x25519.X25519PublicKey.from_public_bytes(peer))
+        except ValueError:
+            raise HandshakeError(Reason.BAD_KEY_SHARE, "x25519") from None
+
+
+class CurveShare:
+    """An ephemeral key of a NIST curve."""
+
+    __slots__ = ("_curve", "_key", "_size", "group", "public")
+
+    def __init__(self, group: Group, random: Random) -> None:
+        curve, order, size = _CURVES[group]
+        # 64 bits more than the order has make the bias of the reduction negligible (FIPS 186-5 A.2.1).
+        scalar = int.from_bytes(random(size + 8), "big") % (order - 1) + 1
+        self.group = group
+        self._curve = curve
+        self._size = 1 + 2 * size
+        self._key = ec.derive_private_key(scalar, curve)
+        self.public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    def exchange(self, peer: bytes) -> bytes:
+        # RFC 8446 4.2.8.2: uncompressed points only, and the point must be on the curve.
+        if len(peer) != self._size or peer[0] != 4:
+            raise HandshakeError(Reason.BAD_KEY_SHARE, self.group.label)
+        try:
+            return self._key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(self._curve, peer))
+        except ValueError:
+            raise HandshakeError(Reason.BAD_KEY_SHARE, self.group.label) from None
+
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+VerifyKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+def _schemes_of(key: object) -> tuple[SignatureScheme, ...]:
+    """The schemes of TLS 1.3 for a public key; none if its kind is not supported."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _CURVE_SCHEMES.get(key.curve.name, ())
+    if isinstance(key, rsa.RSAPublicKey):
+        return tuple(_PSS) if key.key_size >= _LEAST_RSA_BITS else ()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return (SignatureScheme.ED25519,)
+    return ()
+
+
+class OpenSSLSigner:
+    """A private key that signs handshakes. Raises `ConfigurationError` for a kind of key that TLS 1.3 cannot use."""
+
+    __slots__ = ("_key", "schemes")
+
+    def __init__(self, key: object) -> None:
+        if not isinstance(key, PrivateKey):
+            raise ConfigurationError("the private key is neither ECDSA, RSA nor Ed25519")
+        self._key = key
+        self.schemes = _schemes_of(key.public_key())
+        if not self.schemes:
+            raise ConfigurationError("the private key is of a curve or size that is not supported")
+
+    @property
+    def public_bytes(self) -> bytes:
+        """The public half as SubjectPublicKeyInfo, to compare with a certificate's."""
+        return self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, scheme: SignatureScheme, data: bytes) -> bytes:
+        if isinstance(self._key, ec.EllipticCurvePrivateKey):
+            return self._key.sign(data, _ECDSA[scheme])
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(data, _pss(_PSS[scheme]), _PSS[scheme])
+        return self._key.sign(data)
+
+
+class OpenSSLPublicKey:
+    """A public key that verifies handshakes."""
+
+    __slots__ = ("_key", "schemes")
+
+    def __init__(self, key: VerifyKey, schemes: tuple[SignatureScheme, ...]) -> None:
+        self._key = key
+        self.schemes = schemes
+
+    def verify(self, scheme: SignatureScheme, signature: bytes, data: bytes) -> None:
+        try:
+            if isinstance(self._key, ec.EllipticCurvePublicKey):
+                self._key.verify(signature, data, _ECDSA[scheme])
+            elif isinstance(self._key, rsa.RSAPublicKey):
+                self._key.verify(signature, data, _pss(_PSS[scheme]), _PSS[scheme])
+            else:
+                self._key.verify(signature, data)
+        except InvalidSignature:
+            raise HandshakeError(Reason.BAD_SIGNATURE) from None
+
+
+class OpenSSLEngine:
+    """`CryptoEngine` over `cryptography`."""
+
+    def aead(self, keys: TrafficKeys) -> Aead:
+        if keys.suite is CipherSuite.CHACHA20_POLY1305_SHA256:
+            return ChaCha20Poly1305(keys.key)
+        return AESGCM(keys.key)
+
+    def hash(self, name: str) -> HashState:
+        return _HASHES[name]()
+
+    def hmac(self, name: str, key: bytes, data: bytes) -> bytes:
+        return hmac.digest(key, data, name)
+
+    def private_share(self, group: Group, random: Random) -> PrivateShare:
+        if group is Group.X25519:
+            return X25519Share(random(32))
+        return CurveShare(group, random)
+
+    def public_key(self, certificate: bytes) -> PublicKey:
+        try:
+            key = x509.load_der_x509_certificate(certificate).public_key()
+        except UnsupportedAlgorithm:
+            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
+        except (ValueError, x509.InvalidVersion):
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+        schemes = _schemes_of(key)
+        if not schemes or not isinstance(key, VerifyKey):
+            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
+        return OpenSSLPublicKey(key, schemes)
+
+
+OPENSSL = OpenSSLEngine()
+"""The engine has no state; one serves everybody."""

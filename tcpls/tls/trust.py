@@ -1,0 +1,143 @@
+"""Path validation (RFC 5280) over `cryptography`'s verifier, with what it refuses told apart for the peer's alert."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
+
+from tcpls.errors import CertificateError, ConfigurationError, Reason
+
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where Debian, Fedora, SUSE and Alpine keep their authorities."""
+
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_PEM_END = b"-----END CERTIFICATE-----"
+
+
+def _check_usage(policy: Policy, certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
+    # RFC 5280 4.2.1.12: when the purposes are listed, that of a TLS server must be among them.
+    allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+    if usage is not None and not any(purpose in allowed for purpose in usage):
+        raise ValueError("the certificate is not for TLS servers")
+
+
+def _check_constraints(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+    # RFC 5280 4.2.1.9.
+    if not constraints.ca:
+        raise ValueError("the issuer is not an authority")
+
+
+def _check_signing(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    # RFC 5280 4.2.1.3.
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("the issuer may not sign certificates")
+
+
+# The profile of the public web (the verifier's default) refuses many private authorities: it wants key identifiers and
+# a certain criticality of extensions. These policies ask for what keeps a path safe, as other TLS libraries do.
+_END_ENTITY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_usage)
+)
+_AUTHORITY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_constraints)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_signing)
+)
+
+
+class TrustStore:
+    """Trusted authorities, parsed once. Implements `Trust`."""
+
+    def __init__(self, authorities: Sequence[x509.Certificate]) -> None:
+        self._store = verification.Store(list(authorities))
+
+    @classmethod
+    def from_pem(cls, pem: bytes, source: str) -> TrustStore:
+        """The certificates of a PEM file; `source` is what errors call it."""
+        try:
+            return cls(x509.load_pem_x509_certificates(pem))
+        except ValueError:
+            raise ConfigurationError(f"{source}: no certificates in PEM form") from None
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> TrustStore:
+        try:
+            pem = Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}") from None
+        return cls.from_pem(pem, str(path))
+
+    @classmethod
+    def system(cls, bundles: Iterable[Path | str] = _SYSTEM_BUNDLES) -> TrustStore:
+        """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
+        for path in map(Path, bundles):
+            if path.is_file():
+                authorities = _load_each(path.read_bytes())
+                if authorities:
+                    return cls(authorities)
+        raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
+
+    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        try:
+            leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
+        except (ValueError, x509.InvalidVersion):
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+        _check_period(leaf, time)
+        builder = verification.PolicyBuilder().store(self._store).time(time)
+        builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=_END_ENTITY)
+        try:
+            builder.build_server_verifier(_subject(name)).verify(leaf, others)
+        except verification.VerificationError as error:
+            detail = str(error)
+        else:
+            return
+        # The verifier tells its reasons in words only.
+        if "no matching subjectAltName" in detail:
+            raise CertificateError(Reason.WRONG_NAME, name)
+        if "not valid at validation time" in detail:
+            raise CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")
+        raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
+
+
+def _load_each(bundle: bytes) -> list[x509.Certificate]:
+    found = []
+    for part in bundle.split(_PEM_BEGIN)[1:]:
+        try:
+            found.append(x509.load_pem_x509_certificate(_PEM_BEGIN + part.partition(_PEM_END)[0] + _PEM_END + b"\n"))
+        except (ValueError, x509.InvalidVersion):
+            continue
+    return found
+
+
+def _subject(name: str) -> verification.Subject:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _check_period(certificate: x509.Certificate, time: datetime) -> None:
+    if not certificate.not_valid_before_utc <= time <= certificate.not_valid_after_utc:
+        raise CertificateError(
+            Reason.CERTIFICATE_EXPIRED,
+            f"valid from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}",
+        )
+
+
+def _first_line(detail: str) -> str:
+    """What the verifier says, without the certificate that it appends."""
+    return detail.partition(" (encountered processing")[0].removeprefix("validation failed: ")
