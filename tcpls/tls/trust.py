@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -73,24 +75,6 @@ class TrustStore:
         except ValueError:
             raise ConfigurationError(f"{source}: no certificates in PEM form") from None
 
-    @classmethod
-    def from_file(cls, path: Path | str) -> TrustStore:
-        try:
-            pem = Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"{path}: {error.strerror}") from None
-        return cls.from_pem(pem, str(path))
-
-    @classmethod
-    def system(cls, bundles: Iterable[Path | str] = _SYSTEM_BUNDLES) -> TrustStore:
-        """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
-        for path in map(Path, bundles):
-            if path.is_file():
-                authorities = _load_each(path.read_bytes())
-                if authorities:
-                    return cls(authorities)
-        raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
-
     def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
         try:
             leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
@@ -106,20 +90,41 @@ class TrustStore:
         else:
             return
         # The verifier tells its reasons in words only.
-        if "no matching subjectAltName" in detail:
+        if "subjectAltName" in detail:
             raise CertificateError(Reason.WRONG_NAME, name)
         if "not valid at validation time" in detail:
             raise CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")
         raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
 
 
+def load_trust(path: Path | str) -> TrustStore:
+    """The authorities of a PEM file. Raises `ConfigurationError`, which names the file."""
+    try:
+        pem = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    return TrustStore.from_pem(pem, str(path))
+
+
+def system_trust(bundles: Iterable[Path | str] = _SYSTEM_BUNDLES) -> TrustStore:
+    """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
+    for path in map(Path, bundles):
+        if path.is_file():
+            authorities = _load_each(path.read_bytes())
+            if authorities:
+                return TrustStore(authorities)
+    raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
+
+
 def _load_each(bundle: bytes) -> list[x509.Certificate]:
     found = []
-    for part in bundle.split(_PEM_BEGIN)[1:]:
-        try:
-            found.append(x509.load_pem_x509_certificate(_PEM_BEGIN + part.partition(_PEM_END)[0] + _PEM_END + b"\n"))
-        except (ValueError, x509.InvalidVersion):
-            continue
+    with warnings.catch_warnings():
+        # Bundles have roots whose serial numbers RFC 5280 forbids; their users can do nothing about it.
+        warnings.simplefilter("ignore")
+        for part in bundle.split(_PEM_BEGIN)[1:]:
+            pem = _PEM_BEGIN + part.partition(_PEM_END)[0] + _PEM_END + b"\n"
+            with contextlib.suppress(ValueError, x509.InvalidVersion):
+                found.append(x509.load_pem_x509_certificate(pem))
     return found
 
 
