@@ -1,0 +1,105 @@
+"""What both cores have in common: the queues towards the shell and the ways a session ends."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from tcpls.errors import Alert, AlertReceived, PeerError, SessionClosed, SessionLost
+from tcpls.observe import NULL_OBSERVER, Observer
+from tcpls.protocol.actions import Action, CloseConnection
+from tcpls.protocol.events import Event, SessionEnded
+from tcpls.protocol.options import OptionPolicy
+
+
+class Role(enum.Enum):
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def bit(self) -> int:
+        """The lowest bit of the ids of the streams and programs that this role opens (draft section 3.1)."""
+        return 0 if self is Role.CLIENT else 1
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What this end keeps to, beyond the parameters that it announces. Sizes in bytes, times in seconds."""
+
+    send_buffer: int = 1 << 20
+    """Bytes of one stream that may wait to be put in records."""
+    receive_buffer: int = 8 << 20
+    """Bytes buffered from a peer without flow control before reading pauses."""
+    unacknowledged_limit: int = 16 << 20
+    """Bytes in records that were not acknowledged, with failover: more wait."""
+    close_timeout: float = 5.0
+    """How long a close waits for queued data to leave, and then for the peer's close."""
+    update_keys_after: int | None = None
+    """Records under one key; None: short of the limit of the cipher suite."""
+    option_policy: OptionPolicy = field(default_factory=OptionPolicy)
+    open_requests: int = 32
+    """Option requests open at once, in each direction."""
+    program_transfers: int = 4
+    """Programs being offered or transferred at once, in each direction."""
+    program_total: int = 16
+    """Programs of the peer's known at once, attached ones included."""
+
+
+class CoreBase:
+    """Events, actions, and the end of a session."""
+
+    def __init__(self, observer: Observer = NULL_OBSERVER) -> None:
+        self._observer = observer
+        self._events: list[Event] = []
+        self._actions: list[Action] = []
+        self._ended = False
+        self._error: Exception | None = None
+        self._alert: int | None = None
+        """The alert that is still to be put."""
+
+    def events(self) -> list[Event]:
+        drained = self._events.copy()
+        self._events.clear()
+        return drained
+
+    def actions(self) -> list[Action]:
+        drained = self._actions.copy()
+        self._actions.clear()
+        return drained
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def fail(self, connection_id: int, error: PeerError, now: float) -> None:
+        """Ends the session because of what the peer sent; `transmit` then puts the alert."""
+        if not self._ended:
+            self._alert = error.alert
+            self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        self._events.append(SessionEnded(error))
+        self._observer.event("session:ended", error=None if error is None else str(error))
+
+    def _end_by_alert(self, alert: int) -> None:
+        """The peer sent an alert other than close_notify: it sends and reads nothing more."""
+        self._end(AlertReceived(alert))
+
+    def _end_by_loss(self, error: str | None) -> None:
+        self._end(SessionLost(f"the connection failed: {error}" if error else "the connection ended without a close"))
+
+    def _final_error(self) -> Exception:
+        """What an operation raises once the session has ended."""
+        return self._error if self._error is not None else SessionClosed()
+
+    def _ask_to_close(self, connection_id: int) -> None:
+        self._actions.append(CloseConnection(connection_id))
+
+
+def ends_session(alert: int) -> bool:
+    """RFC 8446 6.1: user_canceled announces a close_notify and means nothing by itself; all others are final."""
+    return alert != Alert.USER_CANCELED

@@ -1,0 +1,247 @@
+"""What is kept per TCP connection: `Channel`, what TLS 1.3 asks of any of them (keys, alerts, messages after the
+handshake), and `Connection`, what TCPLS adds (record numbers, acknowledgments)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from tcpls.errors import Alert, PeerError, ProtocolViolation, Reason
+from tcpls.protocol.frames import Frame
+from tcpls.protocol.streams import SendStream
+from tcpls.tls.key_schedule import TrafficSecret
+from tcpls.tls.messages import KeyUpdate
+from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.record import ContentType, RecordSink
+from tcpls.tls.suites import TrafficKeys
+
+KEY_UPDATES_PER_SECOND = 32
+"""Each costs the receiver a key schedule and an answer; a peer has no use for more."""
+MESSAGES_PER_SECOND = 64
+EMPTY_RECORDS_PER_SECOND = 1024
+ALERTS_PER_SECOND = 4
+KEY_UPDATE_MARGIN = 1 << 20
+"""Records that may still be sealed between the automatic KeyUpdate and the limit of the suite."""
+
+WARNING = 1
+FATAL = 2
+
+
+class RateLimit:
+    """Refuses more than `limit` of something in one second."""
+
+    __slots__ = ("_count", "_limit", "_reason", "_since")
+
+    def __init__(self, limit: int, reason: Reason) -> None:
+        self._limit = limit
+        self._reason = reason
+        self._count = 0
+        self._since = 0.0
+
+    def count(self, now: float) -> None:
+        if now - self._since >= 1.0:
+            self._since = now
+            self._count = 0
+        self._count += 1
+        if self._count > self._limit:
+            raise ProtocolViolation(self._reason, f"more than {self._limit} in a second")
+
+
+class Channel:
+    """TLS 1.3 on one TCP connection after the handshake.
+
+    `received` and `sent` number records from the first one under application traffic keys; a KeyUpdate does not
+    set them back, unlike the sequence numbers of TLS.
+    """
+
+    __slots__ = (
+        "_alerts",
+        "_key_updates",
+        "_messages",
+        "_post_handshake",
+        "_read_secret",
+        "_update",
+        "_update_after",
+        "_write_secret",
+        "connection_id",
+        "finished_sending",
+        "mid_message",
+        "received",
+        "sent",
+        "update_at",
+    )
+
+    def __init__(
+        self,
+        connection_id: int,
+        *,
+        is_client: bool,
+        read_secret: TrafficSecret,
+        write_secret: TrafficSecret,
+        read_sequence: int = 0,
+        write_sequence: int = 0,
+        update_after: int | None = None,
+    ) -> None:
+        self.connection_id = connection_id
+        self.received = read_sequence
+        self.sent = write_sequence
+        self.mid_message = False
+        """Whether a handshake message is incomplete: RFC 8446 5.1 allows no other content in between."""
+        self.finished_sending = False
+        """Whether an alert was put that ends this direction."""
+        self._read_secret = read_secret
+        self._write_secret = write_secret
+        self._post_handshake = PostHandshake(is_client=is_client)
+        self._update: bool | None = None
+        self._key_updates = RateLimit(KEY_UPDATES_PER_SECOND, Reason.TOO_MANY_KEY_UPDATES)
+        self._messages = RateLimit(MESSAGES_PER_SECOND, Reason.TOO_MANY_MESSAGES)
+        self._alerts = RateLimit(ALERTS_PER_SECOND, Reason.TOO_MANY_RECORDS)
+        limit = write_secret.suite.record_limit
+        self._update_after = min(update_after or limit, limit - KEY_UPDATE_MARGIN)
+        self.update_at = self._update_after
+        """The record number at which the next KeyUpdate is due."""
+
+    @property
+    def generations(self) -> tuple[int, int]:
+        """How often the reading and the writing keys were changed."""
+        return self._read_secret.generation, self._write_secret.generation
+
+    def receive_handshake(self, content: memoryview, now: float) -> TrafficKeys | None:
+        """Handshake content. The keys that come back open the next record. Raises `ProtocolViolation`."""
+        messages = self._post_handshake.receive(content)
+        self.mid_message = self._post_handshake.boundary
+        keys: TrafficKeys | None = None
+        for message in messages:
+            self._messages.count(now)
+            if isinstance(message, KeyUpdate):
+                self._key_updates.count(now)
+                # RFC 8446 4.6.3: the sender of a KeyUpdate uses its next keys from the next record on.
+                self._read_secret = self._read_secret.next()
+                keys = self._read_secret.keys().for_connection(self.connection_id)
+                if message.request and self._update is None:
+                    self._update = False
+            # Session tickets are not used: a resumption would open a new session.
+        return keys
+
+    def receive_alert(self, content: memoryview, now: float) -> int:
+        """The description of an alert. Raises `ProtocolViolation`."""
+        # RFC 8446 6: alerts are not fragmented, and 5.1: there is one in a record. The level means nothing.
+        if len(content) != 2:
+            raise ProtocolViolation(Reason.BAD_LENGTH, "an alert is two bytes")
+        self._alerts.count(now)
+        return content[1]
+
+    def refuse(self, content_type: int) -> ProtocolViolation:
+        """The error for a record of a content type that may not come now."""
+        if self.mid_message:
+            return ProtocolViolation(Reason.MESSAGE_ACROSS_KEYS, "other content inside a handshake message")
+        return ProtocolViolation(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
+
+    def request_update(self, request: bool) -> None:
+        self._update = request or bool(self._update)
+
+    @property
+    def update_due(self) -> bool:
+        return self._update is not None or self.sent >= self.update_at
+
+    def put_update(self, sink: RecordSink) -> None:
+        """Puts a KeyUpdate and changes the sink's keys behind it."""
+        sink.put(ContentType.HANDSHAKE, PostHandshake.key_update(bool(self._update)))
+        self.sent += 1
+        self._update = None
+        self._write_secret = self._write_secret.next()
+        sink.switch_keys(self._write_secret.keys().for_connection(self.connection_id))
+        self.update_at = self.sent + self._update_after
+
+    def put_alert(self, sink: RecordSink, alert: int) -> None:
+        """Puts the alert that ends this direction."""
+        level = WARNING if alert == Alert.CLOSE_NOTIFY else FATAL
+        sink.put(ContentType.ALERT, bytes((level, alert)))
+        self.sent += 1
+        self.finished_sending = True
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What an ACK says: pings that it answers (with the times they were sent), bytes of streams, streams that ended."""
+
+    pings: list[tuple[int, float]]
+    size: int
+    ended: list[int]
+
+
+class Connection(Channel):
+    """A channel with acknowledgments in both directions."""
+
+    __slots__ = (
+        "_empty",
+        "_pings",
+        "ack_deadline",
+        "ack_due",
+        "elicited",
+        "unacknowledged",
+        "unacknowledged_frames",
+    )
+
+    def __init__(
+        self,
+        connection_id: int,
+        *,
+        is_client: bool,
+        read_secret: TrafficSecret,
+        write_secret: TrafficSecret,
+        read_sequence: int = 0,
+        write_sequence: int = 0,
+        update_after: int | None = None,
+    ) -> None:
+        super().__init__(
+            connection_id,
+            is_client=is_client,
+            read_secret=read_secret,
+            write_secret=write_secret,
+            read_sequence=read_sequence,
+            write_sequence=write_sequence,
+            update_after=update_after,
+        )
+        self.elicited = 0
+        """Records received since the last ACK that ask for one."""
+        self.ack_deadline: float | None = None
+        self.ack_due = False
+        self.unacknowledged: deque[tuple[int, SendStream, int, int, bool]] = deque()
+        """What records carried that were not acknowledged: number, stream, start, end, FIN."""
+        self.unacknowledged_frames: deque[tuple[int, Frame]] = deque()
+        self._pings: deque[tuple[int, int, float]] = deque()
+        self._empty = RateLimit(EMPTY_RECORDS_PER_SECOND, Reason.TOO_MANY_RECORDS)
+
+    def count_empty(self, now: float) -> None:
+        """A record that carried nothing. Raises `ProtocolViolation` when there are too many."""
+        self._empty.count(now)
+
+    def ping_sent(self, ping_id: int, now: float) -> None:
+        """The next record to be put carries this Ping."""
+        self._pings.append((self.sent, ping_id, now))
+
+    def acknowledged(self, highest: int) -> Acknowledged:
+        """The peer has every record up to `highest`. Raises `PeerError(BAD_ACK)` for a record that was never sent."""
+        if highest >= self.sent:
+            raise PeerError(Reason.BAD_ACK, f"record {highest} of {self.sent}")
+        size = 0
+        ended: list[int] = []
+        records = self.unacknowledged
+        while records and records[0][0] <= highest:
+            _, stream, start, end, fin = records.popleft()
+            stream.acknowledge(start, end, fin)
+            size += end - start
+            if stream.fin_sent and stream.finished:
+                ended.append(stream.stream_id)
+        while self.unacknowledged_frames and self.unacknowledged_frames[0][0] <= highest:
+            self.unacknowledged_frames.popleft()
+        answered: list[tuple[int, float]] = []
+        while self._pings and self._pings[0][0] <= highest:
+            answered.append(self._pings.popleft()[1:])
+        return Acknowledged(answered, size, ended)
+
+    @property
+    def pings(self) -> int:
+        """Pings that were sent and not answered."""
+        return len(self._pings)

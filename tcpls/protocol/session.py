@@ -1,0 +1,637 @@
+"""The TCPLS session: records in and out, and what the application does with streams (draft-piraux-tcpls-04).
+
+This is one of the three places where throughput is decided: `receive_record` for a record that is one Stream frame in
+order, and the loop of `_put_streams`. Everything else is handled frame by frame.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tcpls.errors import (
+    Alert,
+    ApiMisuse,
+    NotNegotiated,
+    PeerError,
+    ProtocolViolation,
+    Reason,
+    SessionClosed,
+    SessionLost,
+)
+from tcpls.observe import NULL_OBSERVER, Observer
+from tcpls.protocol import frames
+from tcpls.protocol.announcements import PeerAnnouncements
+from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
+from tcpls.protocol.connections import Connection
+from tcpls.protocol.events import OptionStatus, Pong, StreamReadable
+from tcpls.protocol.frames import (
+    ALL_CONNECTIONS,
+    ALL_FRAMES,
+    DRAFT_FRAMES,
+    Ack,
+    ConnectionReset,
+    Frame,
+    MaxData,
+    MaxStreamData,
+    MaxStreams,
+    NewAddress,
+    NewToken,
+    Padding,
+    ParametersFrame,
+    PathStatus,
+    Ping,
+    RemoveAddress,
+    ResetStream,
+    SessionClose,
+    StopSending,
+    Stream,
+    StreamChange,
+    TcpOption,
+    TcpOptionResult,
+    encode,
+    parse_frames,
+)
+from tcpls.protocol.options import OptionExchange, OptionValue
+from tcpls.protocol.parameters import Parameters
+from tcpls.protocol.stream_table import StreamTable
+from tcpls.protocol.streams import SMALL
+from tcpls.tls.key_schedule import TrafficSecret
+from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
+from tcpls.tls.suites import TrafficKeys
+
+TRAILER_SIZE = frames.STREAM_TRAILER.size
+MAX_STREAM_DATA = MAX_CONTENT - TRAILER_SIZE
+"""Bytes of a stream in a record that carries nothing else: 16,369."""
+MAX_CONTROL = 1 << 13
+"""Bytes of control frames that ride behind stream data; larger ones get records of their own."""
+STREAM_RECORDS = 16
+"""Records of streams between two looks at what else waits."""
+MAX_PENDING_FRAMES = 4096
+"""Control frames that wait, or wait to be acknowledged. Only a peer that asks and does not read comes here."""
+MAX_PINGS = 64
+
+NEVER = 1 << 62
+DRAFT_ACKS = Parameters(failover=True)
+"""How a pure draft-04 peer is acknowledged: as one that asked for failover with the default frequency."""
+
+APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
+
+_unpack_trailer = frames.STREAM_TRAILER.unpack_from
+_pack_trailer = frames.STREAM_TRAILER.pack
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    FLUSHING = "closing once what is queued has left"
+    CLOSING = "closing now"
+    CLOSED = "closed by this end, waiting for the other"
+
+
+class Session(CoreBase):
+    """A TCPLS session on its connection 0.
+
+    `peer` is what the peer announced in the handshake, None for a pure draft-04 peer. `local` is what this end
+    announces: a server has sent it in EncryptedExtensions, a client sends it in its first record.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        config: SessionConfig,
+        local: Parameters,
+        peer: Parameters | None,
+        read_secret: TrafficSecret,
+        write_secret: TrafficSecret,
+        *,
+        read_sequence: int = 0,
+        write_sequence: int = 0,
+        now: float = 0.0,
+        observer: Observer = NULL_OBSERVER,
+    ) -> None:
+        super().__init__(observer)
+        self._role = role
+        self._config = config
+        self._local = local
+        self._peer = peer
+        self._frame_table = DRAFT_FRAMES if peer is None else ALL_FRAMES
+        connection = Connection(
+            0,
+            is_client=role is Role.CLIENT,
+            read_secret=read_secret,
+            write_secret=write_secret,
+            read_sequence=read_sequence,
+            write_sequence=write_sequence,
+            update_after=config.update_keys_after,
+        )
+        self._connections = {0: connection}
+        self._outbox: deque[Frame] = deque()
+        self._retain = local.failover
+        self._unacknowledged = 0
+        self._streams = StreamTable(
+            role,
+            local,
+            peer,
+            send_buffer=config.send_buffer,
+            retain=self._retain,
+            events=self._events,
+            queue=self._outbox.append,
+        )
+        self._receiving = self._streams.receiving
+        self._options = OptionExchange(
+            config.option_policy,
+            config.open_requests,
+            self._outbox.append,
+            self._events.append,
+            self._actions.append,
+        )
+        self.announcements = PeerAnnouncements(role, self._connections)
+        self._late_parameters: bytes | None = None
+        self._pings_waiting: deque[int] = deque()
+        self._next_ping = 0
+        self._state = _State.OPEN
+        self._deaf = False
+        """Whether application data is ignored, because this end has closed."""
+        self._peer_closed = False
+        self._session_close: SessionClose | None = None
+        self._close_sent = False
+        self._close_deadline: float | None = None
+        self._closing: SessionClosed | None = None
+        self._idle_timeout: float | None = None
+        self._active_at = now
+        self._heard_since_sent = True
+        self._ack_records = 1
+        self._ack_delay = 0.0
+        self._apply_peer_parameters()
+        if role is Role.CLIENT and peer is not None:
+            self._outbox.append(ParametersFrame(local.write()))
+
+    def _apply_peer_parameters(self) -> None:
+        peer = self._peer
+        timeouts = [each.idle_timeout for each in (self._local, peer) if each is not None and each.idle_timeout]
+        # Draft-04 peers know nothing of an idle timeout, so there is none with them.
+        self._idle_timeout = min(timeouts) / 1000 if peer is not None and timeouts else None
+        asked = peer if peer is not None else DRAFT_ACKS
+        if asked.failover:
+            self._ack_records = asked.ack_records
+            self._ack_delay = asked.ack_delay / 1000
+        else:
+            # Nobody keeps what is not acknowledged: only a Ping and a close are answered.
+            self._ack_records = NEVER
+            self._ack_delay = math.inf
+
+    # Records in.
+
+    def receive_record(
+        self, connection_id: int, content_type: int, content: memoryview, now: float
+    ) -> TrafficKeys | None:
+        if self._ended:
+            return None
+        connection = self._connections[connection_id]
+        connection.received += 1
+        self._active_at = now
+        self._heard_since_sent = True
+        if content_type != APPLICATION_DATA or connection.mid_message:
+            return self._receive_other(connection, content_type, content, now)
+        if self._deaf:
+            return None
+        size = len(content) - TRAILER_SIZE
+        if size > 0:
+            length, offset, stream_id, kind = _unpack_trailer(content, size)
+            if kind == frames.STREAM_TYPE and length == size:
+                stream = self._receiving.get(stream_id)
+                if stream is not None and offset == stream.offset:
+                    end = offset + length
+                    table = self._streams
+                    received = table.received + length
+                    if (
+                        end <= stream.in_order_limit
+                        and received <= table.max_received
+                        and (length >= SMALL or not stream.pieces)
+                    ):
+                        stream.pieces.append(content[:length].tobytes())
+                        stream.offset = end
+                        table.received = received
+                        if not stream.readable_said:
+                            stream.readable_said = True
+                            self._events.append(StreamReadable(stream_id))
+                        connection.elicited = elicited = connection.elicited + 1
+                        if elicited >= self._ack_records:
+                            connection.ack_due = True
+                        elif elicited == 1:
+                            connection.ack_deadline = now + self._ack_delay
+                        return None
+        self._receive_frames(connection, content, now)
+        return None
+
+    def _receive_other(
+        self, connection: Connection, content_type: int, content: memoryview, now: float
+    ) -> TrafficKeys | None:
+        if content_type == ContentType.HANDSHAKE:
+            return connection.receive_handshake(content, now)
+        if content_type != ContentType.ALERT or connection.mid_message:
+            raise connection.refuse(content_type)
+        alert = connection.receive_alert(content, now)
+        if alert == Alert.CLOSE_NOTIFY:
+            self._receive_close_notify(now)
+        elif ends_session(alert):
+            self._end_by_alert(alert)
+        return None
+
+    def _receive_close_notify(self, now: float) -> None:
+        if self._state is _State.CLOSED:
+            self._end(self._closing)
+            return
+        # The peer sends nothing more. What is queued here still goes, then this end closes too (draft section 3.5).
+        self._peer_closed = True
+        self.close(0, "", now)
+        for stream_id in self._streams.receiving:
+            self._streams.say_readable(stream_id)
+
+    def _receive_frames(self, connection: Connection, content: memoryview, now: float) -> None:
+        """Any record of frames. This is where a `PeerError` becomes a `ProtocolViolation`."""
+        empty, eliciting = True, False
+        try:
+            for frame in parse_frames(content, self._frame_table):
+                kind = type(frame)
+                if kind is not Padding:
+                    empty = False
+                    eliciting |= kind is not Ack
+                    _HANDLERS[kind](self, connection, frame, now)
+            if len(self._outbox) + len(connection.unacknowledged_frames) > MAX_PENDING_FRAMES:
+                raise PeerError(Reason.TOO_MANY_REQUESTS, "control frames that the peer does not take")
+        except ProtocolViolation:
+            raise
+        except PeerError as error:
+            raise ProtocolViolation(error.reason, error.detail) from None
+        if empty:
+            connection.count_empty(now)
+        if eliciting:
+            connection.elicited += 1
+            if connection.elicited >= self._ack_records:
+                connection.ack_due = True
+            elif connection.ack_deadline is None:
+                connection.ack_deadline = now + self._ack_delay
+        if self._session_close is not None:
+            self._end_by_peer(self._session_close)
+
+    def _end_by_peer(self, frame: SessionClose) -> None:
+        self._alert = Alert.CLOSE_NOTIFY
+        for connection in self._connections.values():
+            connection.ack_due = connection.elicited > 0
+        self._end(SessionClosed(frame.code, frame.reason) if frame.code else None)
+
+    # Frames in. Each handler gets the connection that the frame came on.
+
+    def _on_ping(self, connection: Connection, frame: Ping, now: float) -> None:
+        connection.ack_due = True
+
+    def _on_stream(self, connection: Connection, frame: Stream, now: float) -> None:
+        self._streams.receive_data(frame)
+
+    def _on_ack(self, connection: Connection, frame: Ack, now: float) -> None:
+        about = self._connections.get(frame.connection_id)
+        if about is None:
+            raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
+        acknowledged = about.acknowledged(frame.highest)
+        self._unacknowledged -= acknowledged.size
+        for ping_id, sent_at in acknowledged.pings:
+            self._events.append(Pong(ping_id, now - sent_at))
+        for stream_id in acknowledged.ended:
+            self._streams.retire(stream_id)
+
+    def _on_stream_change(self, connection: Connection, frame: StreamChange, now: float) -> None:
+        self.announcements.stream_change(connection.connection_id, frame)
+
+    def _on_session_close(self, connection: Connection, frame: SessionClose, now: float) -> None:
+        # Acted upon when the record's other frames, which came before it, have been handled.
+        self._session_close = frame
+
+    def _on_parameters(self, connection: Connection, frame: ParametersFrame, now: float) -> None:
+        if self._role is Role.CLIENT or self._peer is None:
+            raise PeerError(Reason.WRONG_ROLE, "Parameters")
+        if self._late_parameters is None:
+            self._late_parameters = frame.parameters
+            self._peer = self._peer.updated(Parameters.read(frame.parameters))
+            self._apply_peer_parameters()
+            self._streams.peer_announced(self._peer)
+        elif self._late_parameters != frame.parameters:
+            raise PeerError(Reason.DUPLICATE, "Parameters")
+
+    def _on_option(self, connection: Connection, frame: TcpOption, now: float) -> None:
+        if frame.connection_id != ALL_CONNECTIONS and frame.connection_id not in self._connections:
+            raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
+        self._options.receive_request(frame)
+
+    # The end of the connection.
+
+    def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
+        if self._state is _State.CLOSED:
+            self._end(self._closing)
+        self._end_by_loss(error)
+
+    # Records out.
+
+    def transmit(self, connection_id: int, sink: RecordSink, now: float) -> None:
+        connection = self._connections[connection_id]
+        if connection.finished_sending:
+            return
+        if self._alert is not None:
+            self._put_last(connection, sink, self._alert)
+            return
+        if self._ended:
+            return
+        before = connection.sent
+        while sink.room:
+            if connection.update_due:
+                connection.put_update(sink)
+            elif not self._put_some(connection, sink, now):
+                break
+        if self._state is not _State.OPEN:
+            self._put_close(connection, sink, now)
+        if connection.sent != before and self._heard_since_sent:
+            # The first thing said after the peer was heard counts as activity; silence in answer to it does not.
+            self._heard_since_sent = False
+            self._active_at = now
+
+    def _put_some(self, connection: Connection, sink: RecordSink, now: float) -> bool:
+        """A few records of what waits; False when nothing does, or nothing may be sent."""
+        before = connection.sent
+        tail = self._control(connection, now) if self._outbox or connection.ack_due else b""
+        records = 0 if self._state is _State.CLOSING else self._put_streams(connection, sink, tail)
+        if tail and not records:
+            sink.put(APPLICATION_DATA, tail)
+            connection.sent += 1
+        return connection.sent != before
+
+    def _control(self, connection: Connection, now: float) -> bytes:
+        """The control frames for the next record, in the order in which the peer handles them: the first one last."""
+        chosen: list[bytes] = []
+        size = 0
+        if connection.ack_due:
+            chosen.append(self._ack(connection))
+        outbox = self._outbox
+        while outbox:
+            frame = outbox[0]
+            encoded = encode(frame)
+            if chosen and size + len(encoded) > MAX_CONTROL:
+                break
+            outbox.popleft()
+            chosen.append(encoded)
+            size += len(encoded)
+            if isinstance(frame, Ping):
+                connection.ping_sent(self._pings_waiting.popleft(), now)
+            elif isinstance(frame, Stream):
+                self._fin_sent(connection, frame)
+            elif self._retain and not isinstance(frame, _NOT_KEPT):
+                connection.unacknowledged_frames.append((connection.sent, frame))
+        chosen.reverse()
+        return b"".join(chosen)
+
+    def _ack(self, connection: Connection) -> bytes:
+        connection.ack_due = False
+        connection.ack_deadline = None
+        connection.elicited = 0
+        return encode(Ack(connection.connection_id, connection.received - 1))
+
+    def _fin_sent(self, connection: Connection, frame: Stream) -> None:
+        """A FIN without data goes into the next record."""
+        stream = self._streams.sending.get(frame.stream_id)
+        if stream is not None:
+            stream.fin_sent = True
+            if self._retain:
+                connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, True))
+            self._streams.retire(frame.stream_id)
+
+    def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes) -> int:
+        """Records of stream data, each stream in its turn, the first with the control frames of `tail` behind it."""
+        table = self._streams
+        ready = table.ready
+        put = sink.put
+        retain = self._retain
+        most = MAX_STREAM_DATA - len(tail)
+        records = 0
+        while ready and records < STREAM_RECORDS and sink.room:
+            limit = min(most, table.max_sent - table.sent)
+            if retain:
+                limit = min(limit, self._config.unacknowledged_limit - self._unacknowledged)
+            if limit <= 0:
+                break
+            stream = ready[0]
+            start = stream.sent
+            parts = stream.take(limit)
+            end = stream.sent
+            fin = stream.fin_queued and end == stream.written
+            trailer = _pack_trailer(
+                end - start, start, stream.stream_id, frames.STREAM_FIN_TYPE if fin else frames.STREAM_TYPE
+            )
+            if tail:
+                put(APPLICATION_DATA, *parts, trailer, tail)
+                tail = b""
+                most = MAX_STREAM_DATA
+            else:
+                put(APPLICATION_DATA, *parts, trailer)
+            records += 1
+            table.sent += end - start
+            if retain:
+                connection.unacknowledged.append((connection.sent, stream, start, end, fin))
+                self._unacknowledged += end - start
+            connection.sent += 1
+            table.sent_from(stream)
+            if fin:
+                stream.fin_sent = True
+                table.retire(stream.stream_id)
+        return records
+
+    def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
+        """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
+        if self._state is _State.FLUSHING and (self._outbox or self._streams.unsent):
+            return
+        if self._state is _State.CLOSED or not sink.room:
+            return
+        if self._peer is not None and not self._close_sent:
+            code, reason = (self._closing.code, self._closing.reason) if self._closing else (0, "")
+            close = encode(SessionClose(code, reason))
+            sink.put(APPLICATION_DATA, close + self._ack(connection) if connection.elicited else close)
+            connection.sent += 1
+            self._close_sent = True
+        if sink.room:
+            self._state = _State.CLOSED
+            self._deaf = True
+            self._close_deadline = now + self._config.close_timeout
+            self._put_last(connection, sink, Alert.CLOSE_NOTIFY)
+            if self._peer_closed:
+                self._end(self._closing)
+
+    def _put_last(self, connection: Connection, sink: RecordSink, alert: int) -> None:
+        if sink.room and alert == Alert.CLOSE_NOTIFY and connection.ack_due:
+            sink.put(APPLICATION_DATA, self._ack(connection))
+            connection.sent += 1
+        if sink.room:
+            connection.put_alert(sink, alert)
+            self._ask_to_close(connection.connection_id)
+
+    # Time.
+
+    def next_timer(self) -> float | None:
+        if self._ended:
+            return None
+        deadlines = [
+            connection.ack_deadline
+            for connection in self._connections.values()
+            if connection.ack_deadline is not None and not connection.ack_due
+        ]
+        if self._idle_timeout is not None:
+            deadlines.append(self._active_at + self._idle_timeout)
+        if self._close_deadline is not None:
+            deadlines.append(self._close_deadline)
+        earliest = min(deadlines, default=math.inf)
+        return None if earliest == math.inf else earliest
+
+    def timer_expired(self, now: float) -> None:
+        if self._ended:
+            return
+        for connection in self._connections.values():
+            if connection.ack_deadline is not None and connection.ack_deadline <= now:
+                connection.ack_due = True
+        if self._close_deadline is not None and self._close_deadline <= now:
+            if self._state is _State.CLOSED:
+                self._end(self._closing)
+            else:
+                # What is queued does not leave: close without it.
+                self._state = _State.CLOSING
+                self._close_deadline = now + self._config.close_timeout
+        elif self._idle_timeout is not None and self._active_at + self._idle_timeout <= now:
+            self._alert = Alert.CLOSE_NOTIFY
+            self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s"))
+
+    # What the shell asks.
+
+    @property
+    def reading_paused(self) -> bool:
+        return self._peer is None and self._streams.buffered >= self._config.receive_buffer
+
+    @property
+    def peer_parameters(self) -> Parameters | None:
+        """What the peer has announced so far; None for a pure draft-04 peer."""
+        return self._peer
+
+    @property
+    def role(self) -> Role:
+        return self._role
+
+    # The application.
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise self._final_error()
+        if self._state is not _State.OPEN:
+            raise self._closing or SessionClosed()
+
+    def open_stream(self) -> int | None:
+        self._check_open()
+        return self._streams.open()
+
+    def send(self, stream_id: int, data: bytes, now: float) -> None:
+        self._check_open()
+        self._streams.send(stream_id, data)
+
+    def send_capacity(self, stream_id: int) -> int:
+        return self._streams.capacity(stream_id)
+
+    def finish(self, stream_id: int) -> None:
+        if self._ended:
+            return
+        stream = self._streams.finish(stream_id)
+        if stream is not None:
+            self._outbox.append(Stream(stream_id, stream.written, b"", fin=True))
+
+    def send_finished(self, stream_id: int) -> bool:
+        return self._streams.send_finished(stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        if not self._ended:
+            self._streams.reset(stream_id, code)
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        if not self._ended:
+            self._streams.stop_sending(stream_id, code)
+
+    def receive(self, stream_id: int, limit: int) -> bytes | None:
+        received = self._streams.receive(stream_id, limit)
+        if received is None and (self._ended or self._peer_closed):
+            raise self._final_error()
+        return received
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """With code 0 what was queued before is sent first, for at most `close_timeout`; with another it is dropped."""
+        if self._ended or self._state is not _State.OPEN:
+            return
+        if not 0 <= code <= 0xFFFFFFFF:
+            raise ApiMisuse("a close code has 32 bits")
+        self._state = _State.CLOSING if code else _State.FLUSHING
+        self._closing = SessionClosed(code, frames.clip(reason, frames.MAX_REASON)) if code or reason else None
+        self._close_deadline = now + self._config.close_timeout
+
+    def ping(self, now: float) -> int:
+        self._check_open()
+        if len(self._pings_waiting) + self._connections[0].pings >= MAX_PINGS:
+            raise ApiMisuse(f"{MAX_PINGS} pings are unanswered already")
+        ping_id = self._next_ping
+        self._next_ping += 1
+        self._pings_waiting.append(ping_id)
+        self._outbox.append(Ping())
+        return ping_id
+
+    def update_keys(self, request: bool) -> None:
+        for connection in self._connections.values():
+            connection.request_update(request)
+
+    def request_option(self, name: str, value: OptionValue, connection_id: int | None = 0) -> int:
+        """Asks the peer for a TCP option on one connection, or on all (None). `OptionAnswered` follows.
+
+        Raises `ApiMisuse` for a name or value that the registry does not have, and `NotNegotiated`.
+        """
+        self._check_open()
+        offered = self._extended_peer().options
+        if connection_id is not None and connection_id not in self._connections:
+            raise ApiMisuse(f"there is no connection {connection_id}")
+        return self._options.request(name, value, connection_id, offered)
+
+    def option_result(self, request_id: int, status: OptionStatus, value: OptionValue | None, errno: int = 0) -> None:
+        """The answer to `ApplyOption`. Raises `ApiMisuse`."""
+        if not self._ended:
+            self._options.result(request_id, status, value, errno)
+
+    def _extended_peer(self) -> Parameters:
+        if self._peer is None:
+            raise NotNegotiated("the peer speaks draft-04 without extensions")
+        return self._peer
+
+
+_NOT_KEPT = (Ack, Padding, MaxData, MaxStreamData, MaxStreams)
+"""Frames that are not kept until they are acknowledged: their current values can be written at any time."""
+
+_HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] = {
+    Ping: Session._on_ping,
+    Stream: Session._on_stream,
+    Ack: Session._on_ack,
+    NewToken: lambda session, connection, frame, now: session.announcements.new_token(frame),
+    ConnectionReset: lambda session, connection, frame, now: session.announcements.connection_reset(frame),
+    NewAddress: lambda session, connection, frame, now: session.announcements.new_address(frame),
+    RemoveAddress: lambda session, connection, frame, now: session.announcements.remove_address(frame),
+    StreamChange: Session._on_stream_change,
+    MaxData: lambda session, connection, frame, now: session._streams.max_data(frame.maximum),
+    MaxStreamData: lambda session, connection, frame, now: session._streams.max_stream_data(frame),
+    MaxStreams: lambda session, connection, frame, now: session._streams.max_streams(frame.maximum),
+    ResetStream: lambda session, connection, frame, now: session._streams.receive_reset(frame),
+    StopSending: lambda session, connection, frame, now: session._streams.receive_stop(frame),
+    SessionClose: Session._on_session_close,
+    PathStatus: lambda session, connection, frame, now: session.announcements.path(frame),
+    ParametersFrame: Session._on_parameters,
+    TcpOption: Session._on_option,
+    TcpOptionResult: lambda session, connection, frame, now: session._options.receive_result(frame),
+}
