@@ -1,0 +1,88 @@
+"""TCPLS for Python: TLS 1.3 and TCP working together.
+
+::
+
+    async with tcpls.connect("example.org", 4433, config=tcpls.ClientConfig(ca_file="ca.pem")) as session:
+        stream = await session.open_stream()
+        await stream.write(b"hello")
+        await stream.write_eof()
+        async for data in stream:
+            ...
+"""
+
+from tcpls.aio.client import connect
+from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
+from tcpls.aio.info import ConnectionInfo, SessionInfo
+from tcpls.aio.keylog import FileKeyLog
+from tcpls.aio.server import Server, serve
+from tcpls.aio.session import Session, Shipment
+from tcpls.aio.stream import Stream
+from tcpls.errors import (
+    Alert,
+    AlertReceived,
+    ApiMisuse,
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    HandshakeError,
+    KernelUnavailable,
+    NotNegotiated,
+    OptionRefused,
+    PeerError,
+    ProgramRefused,
+    ProtocolViolation,
+    Reason,
+    SessionClosed,
+    SessionLost,
+    StreamReset,
+    TCPLSError,
+)
+from tcpls.kernel.helper_client import HelperClient
+from tcpls.kernel.program import Mode as ProgramMode
+from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
+from tcpls.protocol.base import SessionConfig
+from tcpls.protocol.options import OptionPolicy, parse_option
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KTLS",
+    "Alert",
+    "AlertReceived",
+    "ApiMisuse",
+    "CertificateError",
+    "ClientConfig",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionInfo",
+    "FileKeyLog",
+    "HandshakeError",
+    "HelperClient",
+    "KernelUnavailable",
+    "Negotiate",
+    "NotNegotiated",
+    "OptionPolicy",
+    "OptionRefused",
+    "PeerError",
+    "ProgramFile",
+    "ProgramMode",
+    "ProgramPolicy",
+    "ProgramRefused",
+    "ProtocolViolation",
+    "Reason",
+    "Server",
+    "ServerConfig",
+    "Session",
+    "SessionClosed",
+    "SessionConfig",
+    "SessionInfo",
+    "SessionLost",
+    "Shipment",
+    "Stream",
+    "StreamReset",
+    "TCPLSError",
+    "connect",
+    "parse_option",
+    "read_public_key",
+    "serve",
+]

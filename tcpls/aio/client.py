@@ -1,0 +1,86 @@
+"""`connect`: a session with a server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Generator
+from types import TracebackType
+
+from tcpls.aio import tls_setup
+from tcpls.aio.config import ClientConfig, Negotiate
+from tcpls.aio.establish import make_session, prepare, shake_hands
+from tcpls.aio.session import Session
+from tcpls.errors import ConnectError
+from tcpls.protocol import negotiation
+from tcpls.protocol.base import Role
+
+
+class connect:
+    """Opens a session: ``async with connect(host, port) as session`` or ``session = await connect(host, port)``.
+
+    Raises `ConnectError` (no address answered), `CertificateError`, `HandshakeError`, `AlertReceived`,
+    `NotNegotiated` (TCPLS was required), `KernelUnavailable` (kTLS was), `TimeoutError`.
+    """
+
+    def __init__(self, host: str, port: int = 4433, *, config: ClientConfig | None = None) -> None:
+        self._host = host
+        self._port = port
+        self._config = config or ClientConfig()
+        self._session: Session | None = None
+
+    def __await__(self) -> Generator[object, None, Session]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Session:
+        self._session = await self._open()
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.__aexit__(kind, error, trace)
+
+    async def _open(self) -> Session:
+        config = self._config
+        local = tls_setup.local_parameters(config)
+        tls = tls_setup.client_connection(config, self._host)
+        sock = await _connected(self._host, self._port, config)
+        try:
+            established = await shake_hands(sock, tls, config.handshake_timeout)
+            outcome = (
+                negotiation.Outcome(False, "not offered")
+                if config.tcpls is Negotiate.OFF
+                else negotiation.outcome_of_client(established.peer_extensions)
+            )
+            return make_session(sock, Role.CLIENT, config, established, outcome, local)
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def _connected(host: str, port: int, config: ClientConfig) -> socket.socket:
+    """A TCP connection to the first address that answers. Raises `ConnectError`."""
+    loop = asyncio.get_running_loop()
+    try:
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectError(f"{host}: {error.strerror}") from None
+    failures: list[str] = []
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            prepare(sock, config)
+            async with asyncio.timeout(config.connect_timeout):
+                await loop.sock_connect(sock, address)
+        except (OSError, TimeoutError) as error:
+            sock.close()
+            reason = getattr(error, "strerror", None) or f"no answer in {config.connect_timeout:g} s"
+            failures.append(f"{address[0]} port {port}: {reason}")
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise ConnectError("; ".join(failures) or f"{host} has no address")

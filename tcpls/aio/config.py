@@ -1,0 +1,79 @@
+"""What a user sets. Frozen: one configuration can serve any number of sessions."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tcpls.kernel.helper_client import HelperClient
+from tcpls.kernel.program import ProgramPolicy
+from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
+from tcpls.protocol.base import SessionConfig
+
+
+class KTLS(enum.Enum):
+    """Whether the kernel protects the records that this end sends."""
+
+    OFF = "off"
+    WHERE_POSSIBLE = "tx"
+    REQUIRE = "require"
+
+
+class Negotiate(enum.Enum):
+    """Whether TCPLS is offered or accepted."""
+
+    OFF = "off"
+    OFFER = "offer"
+    REQUIRE = "require"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig:
+    """What both roles have. Times are in seconds.
+
+    `programs` says which congestion controllers a peer may have attached to this end's sockets (none, by default);
+    `helper` is the privileged process that loads them. `congestion` is the algorithm that this end's own sockets use.
+    The windows bound, in bytes, what a peer can make this end buffer; `stream_limit` the streams it may have open;
+    after `idle_timeout` without a record a session ends (0: never).
+    """
+
+    suites: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    tcpls: Negotiate = Negotiate.OFFER
+    ktls: KTLS = KTLS.OFF
+    congestion: str = ""
+    handshake_timeout: float = 10.0
+    session_window: int = 8 << 20
+    stream_window: int = 4 << 20
+    stream_limit: int = 256
+    idle_timeout: float = 0.0
+    session: SessionConfig = field(default_factory=SessionConfig)
+    programs: ProgramPolicy = field(default_factory=ProgramPolicy)
+    helper: HelperClient | None = None
+    key_log: KeyLog = NULL_KEY_LOG
+    observer: Observer = NULL_OBSERVER
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig(CommonConfig):
+    """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only."""
+
+    ca_file: str | Path | None = None
+    verify: bool = True
+    server_name: str | None = None
+    connect_timeout: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(CommonConfig):
+    """`certificate` and `private_key` are PEM files: the chain, leaf first, and its key.
+
+    `max_sessions` bounds the sessions at a time, handshakes included; further connections wait in the backlog.
+    """
+
+    certificate: str | Path
+    private_key: str | Path
+    max_sessions: int = 1000
+    backlog: int = 128

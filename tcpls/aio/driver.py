@@ -1,0 +1,190 @@
+"""Drives a core: its connections, its timer, its actions. What the core tells goes to one listener."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from tcpls.aio.programs import ProgramHost
+from tcpls.aio.transport import RecordTransport
+from tcpls.errors import ApiMisuse, KernelUnavailable, ProgramRefused
+from tcpls.kernel import sockopts
+from tcpls.protocol.actions import Action, ApplyOption, CloseConnection, DetachProgram, JudgeProgram, LoadProgram
+from tcpls.protocol.core import Core
+from tcpls.protocol.events import Event, OptionStatus, Stage
+from tcpls.protocol.session import Session as SessionCore
+
+logger = logging.getLogger("tcpls")
+
+
+class Driver:
+    """Owns the transports of one session and runs what its core asks for.
+
+    `pump` is called after anything was told to the core, from wherever; it is never entered twice.
+    """
+
+    def __init__(self, core: Core, programs: ProgramHost, tell: Callable[[Event], None]) -> None:
+        self.core = core
+        self.transports: dict[int, RecordTransport] = {}
+        self._programs = programs
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._again = False
+
+    def add(self, transport: RecordTransport) -> None:
+        self.transports[transport.connection_id] = transport
+        transport.start()
+
+    def transport(self, connection_id: int) -> RecordTransport:
+        transport = self.transports.get(connection_id)
+        if transport is None or transport.closed.done():
+            raise ApiMisuse(f"connection {connection_id} is not open")
+        return transport
+
+    def open_transports(self) -> list[RecordTransport]:
+        return [transport for transport in self.transports.values() if not transport.closed.done()]
+
+    def pump(self) -> None:
+        """Records out, actions run, events told, reading and timer adjusted."""
+        self._again = True
+        if self._pumping:
+            return
+        self._pumping = True
+        core = self.core
+        try:
+            while self._again:
+                self._again = False
+                for transport in self.transports.values():
+                    transport.flush()
+                for action in core.actions():
+                    self._run(action)
+                    self._again = True
+                for event in core.events():
+                    self._tell(event)
+        finally:
+            self._pumping = False
+        for transport in self.transports.values():
+            transport.update_reading()
+        self._schedule()
+
+    # The timer.
+
+    def _schedule(self) -> None:
+        due = self.core.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # It fires early, finds nothing to do, and is set anew: cheaper than one timer a record.
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        due = self.core.next_timer()
+        if due is not None and due <= now:
+            self.core.timer_expired(now)
+        self.pump()
+
+    # Actions.
+
+    def _run(self, action: Action) -> None:
+        match action:
+            case CloseConnection(connection_id):
+                transport = self.transports.get(connection_id)
+                if transport is not None:
+                    transport.close()
+            case ApplyOption():
+                self._apply_option(action)
+            case JudgeProgram():
+                self._judge(action)
+            case LoadProgram():
+                self._spawn(self._load(action))
+            case DetachProgram():
+                self._spawn(self._detach(action))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _session(self) -> SessionCore:
+        if not isinstance(self.core, SessionCore):
+            raise ApiMisuse("only a TCPLS session asks for this")
+        return self.core
+
+    def _apply_option(self, action: ApplyOption) -> None:
+        """Sets the option on each connection that is meant; the last one's value is what the peer is told."""
+        status, value, errno = OptionStatus.UNSUPPORTED, None, 0
+        try:
+            for transport in self._meant(action.connection_id):
+                value = sockopts.apply(transport.socket, action.name, action.value)
+                status = OptionStatus.APPLIED
+        except (KernelUnavailable, ApiMisuse):
+            status, value = OptionStatus.UNSUPPORTED, None
+        except OSError as error:
+            status, value, errno = OptionStatus.FAILED, None, error.errno or 0
+        logger.info("peer's option %s=%s: %s", action.name, action.value, status.name.lower())
+        self._session().option_result(action.request_id, status, value, errno)
+
+    def _meant(self, connection_id: int | None) -> list[RecordTransport]:
+        return self.open_transports() if connection_id is None else [self.transport(connection_id)]
+
+    def _judge(self, action: JudgeProgram) -> None:
+        try:
+            self._programs.judge(action.offer)
+        except ProgramRefused as refused:
+            logger.warning("program %r refused: %s", action.offer.name, refused)
+            self._session().answer_offer(action.program_id, accept=False, reason=refused.reason)
+        else:
+            self._session().answer_offer(action.program_id, accept=True)
+
+    async def _load(self, action: LoadProgram) -> None:
+        wanted = action.offer.connections or tuple(self.transports)
+        sockets = [self.transports[i].socket for i in wanted if i in self.transports]
+        try:
+            algorithm = await self._programs.load(action.program_id, action.offer, action.image, sockets)
+        except ProgramRefused as refused:
+            logger.warning("program %r refused: %s", action.offer.name, refused)
+            stage = Stage[refused.stage.upper().replace(" ", "_")] if refused.stage else Stage.POLICY
+            self._result(action.program_id, stage, ok=False, reason=refused.reason)
+        except (KernelUnavailable, OSError) as error:
+            logger.warning("program %r not loaded: %s", action.offer.name, error)
+            self._result(action.program_id, Stage.POLICY, ok=False, reason=str(error))
+        else:
+            logger.info("program %r attached as %s", action.offer.name, algorithm)
+            self._result(action.program_id, Stage.ATTACHED, ok=True, algorithm=algorithm)
+
+    async def _detach(self, action: DetachProgram) -> None:
+        try:
+            algorithm = await self._programs.detach(action.program_id)
+        except (ProgramRefused, KernelUnavailable, OSError) as error:
+            self._result(action.program_id, Stage.DETACHED, ok=False, reason=str(error))
+        else:
+            self._result(action.program_id, Stage.DETACHED, ok=True, algorithm=algorithm)
+
+    def _result(self, program_id: int, stage: Stage, *, ok: bool, algorithm: str = "", reason: str = "") -> None:
+        if not self.core.ended:
+            self._session().program_result(program_id, stage, ok, algorithm, reason)
+            self.pump()
+
+    # The end.
+
+    async def release(self) -> None:
+        """Closes what is open, ends every task, takes back every program. Nothing outlives it."""
+        for transport in self.transports.values():
+            transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._programs.close()

@@ -1,0 +1,171 @@
+"""From a connected socket to a session: the handshake, the choice of a core, and the record path under it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import socket
+
+from tcpls.aio.config import KTLS, CommonConfig, Negotiate
+from tcpls.aio.info import Facts
+from tcpls.aio.programs import ProgramHost
+from tcpls.aio.session import Session
+from tcpls.aio.transport import RecordTransport, SocketSink, UserSpaceSink
+from tcpls.errors import KernelUnavailable, NotNegotiated, TCPLSError
+from tcpls.kernel import ktls, sockopts
+from tcpls.protocol.base import Role
+from tcpls.protocol.core import Core
+from tcpls.protocol.negotiation import Outcome
+from tcpls.protocol.parameters import Parameters
+from tcpls.protocol.plain import PlainSession
+from tcpls.protocol.session import Session as SessionCore
+from tcpls.tls.connection import Established, TLSConnection
+from tcpls.tls.engine import InvalidTag
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.record import RecordOpener
+
+logger = logging.getLogger("tcpls")
+
+USER_TIMEOUT = 60_000
+"""Milliseconds without acknowledgment after which a connection counts as dead (RFC 5482)."""
+
+RECEIVE_SIZE = 1 << 16
+
+
+def prepare(sock: socket.socket, config: CommonConfig) -> None:
+    """Options of every connection: no delay, dead peers noticed, the configured congestion control."""
+    sock.setblocking(False)
+    sockopts.apply(sock, "no_delay", 1)
+    sockopts.apply(sock, "user_timeout", USER_TIMEOUT)
+    sockopts.apply(sock, "keepalive_idle", 30)
+    sockopts.apply(sock, "keepalive_interval", 10)
+    if config.congestion:
+        try:
+            sockopts.set_congestion(sock, config.congestion)
+        except OSError as error:
+            raise KernelUnavailable(
+                f"congestion control {config.congestion}",
+                f"{error.strerror}; see net.ipv4.tcp_available_congestion_control",
+            ) from None
+
+
+async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -> Established:
+    """Runs the handshake over `sock`. Raises what the TLS engine raises, after its alert was sent, and TimeoutError."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                if data := tls.data_to_send():
+                    await loop.sock_sendall(sock, data)
+                if tls.handshake_complete:
+                    return tls.established()
+                received = await loop.sock_recv(sock, RECEIVE_SIZE)
+                if received:
+                    tls.receive_data(received)
+                else:
+                    tls.receive_eof()
+    except TimeoutError:
+        raise TimeoutError(f"the handshake took longer than {timeout:g} s") from None
+    except TCPLSError:
+        if data := tls.data_to_send():
+            await _tell_last(sock, data)
+        raise
+
+
+async def _tell_last(sock: socket.socket, alert: bytes) -> None:
+    """Sends an alert so that it arrives: input that is still unread would make the close a reset, which drops it."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(1.0):
+            await loop.sock_sendall(sock, alert)
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(64):
+                if not await loop.sock_recv(sock, RECEIVE_SIZE):
+                    return
+    except (OSError, TimeoutError):
+        return
+
+
+def make_session(
+    sock: socket.socket,
+    role: Role,
+    config: CommonConfig,
+    established: Established,
+    outcome: Outcome,
+    local: Parameters,
+) -> Session:
+    """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`."""
+    if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
+        raise NotNegotiated(f"TCPLS is required: {outcome.why}")
+    programs = ProgramHost(config.programs, config.helper)
+    core = _core(role, config, established, outcome, local)
+    facts = Facts.of(
+        role=role.name.lower(),
+        tcpls="on" if outcome.tcpls else f"off, {outcome.why}",
+        established=established,
+        peer_parameters=_announced(outcome.peer),
+    )
+    session = Session(core, facts, programs)
+    session.add_transport(_transport(sock, core, config, established, session))
+    return session
+
+
+def _core(role: Role, config: CommonConfig, established: Established, outcome: Outcome, local: Parameters) -> Core:
+    now = asyncio.get_running_loop().time()
+    if not outcome.tcpls:
+        return PlainSession(role=role, read_secret=established.read_secret, write_secret=established.write_secret)
+    return SessionCore(
+        role=role,
+        config=config.session,
+        local=local,
+        peer=outcome.peer,
+        read_secret=established.read_secret,
+        write_secret=established.write_secret,
+        read_sequence=established.read_sequence,
+        write_sequence=established.write_sequence,
+        now=now,
+        observer=config.observer,
+    )
+
+
+def _transport(
+    sock: socket.socket, core: Core, config: CommonConfig, established: Established, session: Session
+) -> RecordTransport:
+    source = RecordOpener(OPENSSL.aead, established.read_secret.keys(established.read_sequence), InvalidTag)
+    source.feed(established.unread)
+    keys = established.write_secret.keys(established.write_sequence)
+    sink: SocketSink
+    ktls_tx = "off, not asked for"
+    if config.ktls is KTLS.OFF:
+        sink = UserSpaceSink(OPENSSL.aead, keys).attach(sock)
+    else:
+        try:
+            sink = ktls.KernelSink(sock, keys)
+            ktls_tx = "on"
+        except KernelUnavailable as error:
+            if config.ktls is KTLS.REQUIRE:
+                raise
+            sink = UserSpaceSink(OPENSSL.aead, keys).attach(sock)
+            ktls_tx = f"off, {error.hint}"
+    return RecordTransport(
+        loop=asyncio.get_running_loop(),
+        sock=sock,
+        connection_id=0,
+        core=core,
+        source=source,
+        sink=sink,
+        wake=session.pump,
+        ktls_tx=ktls_tx,
+    )
+
+
+def _announced(peer: Parameters | None) -> dict[str, object]:
+    """The peer's parameters for people: those that say something."""
+    if peer is None:
+        return {}
+    return {
+        key.replace("_", " "): value
+        for key, value in dataclasses.asdict(peer).items()
+        if value not in (None, (), 0, False)
+    }

@@ -1,0 +1,171 @@
+"""`serve`: sessions with clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+
+from tcpls.aio import tls_setup
+from tcpls.aio.config import KTLS, ServerConfig
+from tcpls.aio.establish import make_session, prepare, shake_hands
+from tcpls.aio.info import address
+from tcpls.aio.session import Session
+from tcpls.errors import ConnectError, KernelUnavailable, TCPLSError
+from tcpls.kernel import ktls
+from tcpls.protocol.base import Role
+
+logger = logging.getLogger("tcpls")
+
+Handler = Callable[[Session], Awaitable[None]]
+
+ACCEPT_PAUSE = 0.1
+"""Seconds without accepting after the process ran out of descriptors or memory."""
+
+
+class Server:
+    """A listening server. Each session runs the handler in a task of its own; no task outlives `close`."""
+
+    def __init__(self, handler: Handler, listeners: list[socket.socket], config: ServerConfig) -> None:
+        self._handler = handler
+        self._listeners = listeners
+        self._config = config
+        self._tls = tls_setup.ServerSetup(config)
+        self._slots = asyncio.Semaphore(config.max_sessions)
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in listeners]
+
+    @property
+    def addresses(self) -> list[str]:
+        """What it listens on, as ``host:port``."""
+        return [address(listener.getsockname()) for listener in self._listeners]
+
+    @property
+    def port(self) -> int:
+        return int(self._listeners[0].getsockname()[1])
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._slots.acquire()
+            try:
+                sock, peer = await loop.sock_accept(listener)
+            except OSError as error:
+                # EMFILE and its like: the connection stays in the backlog until somebody leaves.
+                self._slots.release()
+                logger.error("cannot accept: %s", error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            except BaseException:
+                self._slots.release()
+                raise
+            task = loop.create_task(self._serve(sock, address(peer)))
+            self._sessions.add(task)
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._sessions.discard(task)
+        self._slots.release()
+
+    async def _serve(self, sock: socket.socket, peer: str) -> None:
+        """One client, from its first byte to its last. Whatever goes wrong with it stays with it."""
+        try:
+            session = await self._establish(sock)
+        except (TCPLSError, OSError, TimeoutError) as error:
+            sock.close()
+            logger.warning("%s: no session: %s", peer, error)
+            return
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            async with session:
+                await self._handler(session)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("%s: the handler failed", peer)
+
+    async def _establish(self, sock: socket.socket) -> Session:
+        prepare(sock, self._config)
+        tls = self._tls.connection()
+        established = await shake_hands(sock, tls, self._config.handshake_timeout)
+        outcome = self._tls.outcome(established)
+        return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local)
+
+    async def close(self) -> None:
+        """Stops listening and ends every session."""
+        for task in (*self._accepting, *self._sessions):
+            task.cancel()
+        await asyncio.gather(*self._accepting, *self._sessions, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+
+
+class serve:
+    """Listens: ``async with serve(handler, host, port, config=...) as server``.
+
+    `host` None is every address of this machine; port 0 lets the kernel choose (`server.port`). `handler(session)`
+    is a coroutine function; when it returns, the session is closed. Raises `ConfigurationError` (certificate and
+    key), `ConnectError` (the address cannot be had), `KernelUnavailable` (kTLS was required).
+    """
+
+    def __init__(self, handler: Handler, host: str | None = None, port: int = 4433, *, config: ServerConfig) -> None:
+        self._handler = handler
+        self._host = host
+        self._port = port
+        self._config = config
+        self._server: Server | None = None
+
+    def __await__(self) -> Generator[object, None, Server]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Server:
+        self._server = await self._open()
+        return self._server
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            await self._server.close()
+
+    async def _open(self) -> Server:
+        if self._config.ktls is KTLS.REQUIRE and (reason := ktls.probe().reason):
+            raise KernelUnavailable("kTLS", reason)
+        listeners = await _listening(self._host, self._port, self._config.backlog)
+        try:
+            return Server(self._handler, listeners, self._config)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+
+
+async def _listening(host: str | None, port: int, backlog: int) -> list[socket.socket]:
+    """A listener per address of `host`. Raises `ConnectError`."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConnectError(f"{host}: {error.strerror}") from None
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Port 0 means the same port for each family.
+            chosen = listeners[0].getsockname()[1] if port == 0 and len(listeners) > 1 else where[1]
+            listener.bind((where[0], chosen, *where[2:]))
+            listener.listen(backlog)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise ConnectError(f"cannot listen on {host or 'any address'} port {port}: {error.strerror}") from None
+    return listeners

@@ -1,0 +1,323 @@
+"""The public session: streams, and what one may ask of the peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from tcpls.aio.driver import Driver
+from tcpls.aio.info import Facts, SessionInfo, connection_info
+from tcpls.aio.programs import ProgramHost
+from tcpls.aio.stream import Stream
+from tcpls.aio.transport import RecordTransport
+from tcpls.errors import ApiMisuse, NotNegotiated, OptionRefused, ProgramRefused, SessionClosed, SessionLost
+from tcpls.kernel import sockopts
+from tcpls.kernel.program import ProgramFile
+from tcpls.protocol.core import Core
+from tcpls.protocol.events import (
+    Event,
+    OptionAnswered,
+    OptionStatus,
+    Pong,
+    ProgramFinished,
+    ProgramProgress,
+    SessionEnded,
+    StreamOpened,
+    StreamReadable,
+    StreamsAvailable,
+    StreamWritable,
+)
+from tcpls.protocol.session import Session as SessionCore
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a close waits for the rest to be sent and for the peer's answer."""
+
+T = TypeVar("T")
+
+
+class Session:
+    """One TCPLS session, or one ordinary TLS 1.3 connection when the peer does not speak TCPLS.
+
+    Made by `connect` and `serve`. As an asynchronous context manager it is closed at the end of the block, with
+    error code 1 when the block ended with an exception.
+    """
+
+    def __init__(self, core: Core, facts: Facts, programs: ProgramHost) -> None:
+        self._core = core
+        self._facts = facts
+        self._loop = asyncio.get_running_loop()
+        self._driver = Driver(core, programs, self._tell)
+        # A stream that nobody holds has nobody to wake.
+        self._streams: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        self._accepted: deque[Stream] = deque()
+        self._accepting: asyncio.Future[None] | None = None
+        self._opening: deque[asyncio.Future[None]] = deque()
+        self._pongs: dict[int, asyncio.Future[float]] = {}
+        self._options: dict[int, asyncio.Future[OptionAnswered]] = {}
+        self._shipments: dict[int, asyncio.Future[ProgramFinished]] = {}
+        self._ended: asyncio.Future[Exception | None] = self._loop.create_future()
+
+    def add_transport(self, transport: RecordTransport) -> None:
+        """Called by whoever made the connection."""
+        self._driver.add(transport)
+
+    def pump(self) -> None:
+        self._driver.pump()
+
+    # What is in use.
+
+    @property
+    def tcpls(self) -> bool:
+        """Whether TCPLS is in use; otherwise this is ordinary TLS 1.3, and its one stream is number 0."""
+        return isinstance(self._core, SessionCore)
+
+    @property
+    def alpn(self) -> str:
+        """The application protocol that was agreed on, or ""."""
+        return self._facts.alpn
+
+    def info(self) -> SessionInfo:
+        """What is really in use: asked anew of the kernel at each call."""
+        return self._facts.session_info(
+            tuple(connection_info(transport) for transport in self._driver.open_transports())
+        )
+
+    def congestion(self, connection_id: int = 0) -> str:
+        """The congestion control algorithm as the kernel reports it for that connection's socket."""
+        return sockopts.congestion(self._driver.transport(connection_id).socket)
+
+    # Streams.
+
+    async def open_stream(self) -> Stream:
+        """Opens a stream, waiting while the peer's limit of streams is reached.
+
+        Raises `SessionClosed` or `SessionLost` when the session has ended, `NotNegotiated` for a second stream on
+        ordinary TLS.
+        """
+        while True:
+            self._raise_if_ended()
+            stream_id = self._core.open_stream()
+            if stream_id is not None:
+                return self._stream(stream_id)
+            if not self.tcpls:
+                raise NotNegotiated(f"ordinary TLS has one stream only; {self._facts.tcpls}")
+            waiter = self._loop.create_future()
+            self._opening.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._opening:
+                    self._opening.remove(waiter)
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the peer opens. Raises `SessionClosed` or `SessionLost` when there will be none."""
+        while not self._accepted:
+            self._raise_if_ended()
+            if self._accepting is not None:
+                raise ApiMisuse("another task is accepting streams")
+            self._accepting = self._loop.create_future()
+            try:
+                await self._accepting
+            finally:
+                self._accepting = None
+        return self._accepted.popleft()
+
+    async def streams(self) -> AsyncIterator[Stream]:
+        """The streams that the peer opens, until it closes the session. Raises `SessionLost` when it is cut off."""
+        while True:
+            try:
+                stream = await self.accept_stream()
+            except SessionClosed as closed:
+                if closed.code:
+                    raise
+                return
+            yield stream
+
+    def _stream(self, stream_id: int) -> Stream:
+        stream = Stream(self._core, stream_id, self._driver.pump, self._loop)
+        self._streams[stream_id] = stream
+        return stream
+
+    # What may be asked of the peer.
+
+    async def ping(self) -> float:
+        """The round-trip time in seconds of a record and its authenticated acknowledgment."""
+        return await self._answer(self._pongs, self._core.ping(self._loop.time()))
+
+    async def set_peer_option(self, name: str, value: int | str, connection_id: int | None = None) -> int | str | None:
+        """Asks the peer to set a TCP option on its side of one connection, or of all.
+
+        Returns the value that its kernel then reports. Raises `OptionRefused` when it was not applied.
+        """
+        answer = await self._answer(self._options, self._negotiated().request_option(name, value, connection_id))
+        if answer.status is not OptionStatus.APPLIED:
+            raise OptionRefused(name, answer.status.name.lower(), answer.errno)
+        return answer.value
+
+    async def ship_program(self, program: ProgramFile, connections: Sequence[int] = ()) -> Shipment:
+        """Ships a compiled congestion controller, to be attached to the peer's side of `connections` (none: all).
+
+        Raises `ProgramRefused` with the stage at which the peer stopped and its reason.
+        """
+        program_id = self._negotiated().offer_program(
+            name=program.name,
+            image=program.image,
+            abi=program.abi,
+            signature=program.signature,
+            key_id=program.key_id,
+            connections=tuple(connections),
+        )
+        result = await self._answer(self._shipments, program_id)
+        _raise_if_refused(result)
+        return Shipment(self, program_id, result.algorithm)
+
+    async def detach_program(self, program_id: int) -> str:
+        """Gives the peer's connections their former algorithm back, and returns its name."""
+        self._negotiated().detach_program(program_id)
+        result = await self._answer(self._shipments, program_id)
+        _raise_if_refused(result)
+        return result.algorithm
+
+    def update_keys(self, request: bool = True) -> None:
+        """Changes the sending keys now; with `request`, asks the peer to change its own (RFC 8446 4.6.3)."""
+        self._core.update_keys(request)
+        self.pump()
+
+    def _negotiated(self) -> SessionCore:
+        self._raise_if_ended()
+        if not isinstance(self._core, SessionCore):
+            raise NotNegotiated(f"this needs TCPLS: {self._facts.tcpls}")
+        return self._core
+
+    async def _answer(self, waiters: dict[int, asyncio.Future[T]], key: int) -> T:
+        """Waits for the peer's answer to the request `key`, which the core has just queued."""
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        waiters[key] = waiter
+        try:
+            self.pump()
+            return await waiter
+        finally:
+            waiters.pop(key, None)
+
+    # The end.
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.done()
+
+    async def wait_ended(self) -> Exception | None:
+        """Waits for the end of the session: None after an authenticated close without error code."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Sends what was written, closes the session, and waits a bounded time until the peer has it all."""
+        self._core.close(code, reason, self._loop.time())
+        self.pump()
+        closings = [transport.closed for transport in self._driver.open_transports()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await asyncio.gather(asyncio.shield(self._ended), *map(asyncio.shield, closings))
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Closes every connection at once, without a word to the peer, and ends whatever belongs to it."""
+        await self._driver.release()
+        self._end(SessionLost("this end gave the session up"))
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self.close(1, "the application ended with an error")
+
+    def _raise_if_ended(self) -> None:
+        if self._ended.done():
+            raise self._ended.result() or SessionClosed()
+
+    # What the core tells.
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case StreamReadable(stream_id):
+                if (stream := self._streams.get(stream_id)) is not None:
+                    stream.wake_reader()
+            case StreamWritable(stream_id):
+                if (stream := self._streams.get(stream_id)) is not None:
+                    stream.wake_writer()
+            case StreamOpened(stream_id):
+                self._accepted.append(self._stream(stream_id))
+                _wake(self._accepting)
+            case StreamsAvailable():
+                for waiter in self._opening:
+                    _wake(waiter)
+            case Pong(ping_id, rtt):
+                _resolve(self._pongs, ping_id, rtt)
+            case OptionAnswered(request_id):
+                _resolve(self._options, request_id, event)
+            case ProgramFinished(program_id):
+                _resolve(self._shipments, program_id, event)
+            case ProgramProgress():
+                pass
+            case SessionEnded(error):
+                self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        """Everybody who waits is told. Streams find out by asking the core, which still holds what came before."""
+        if self._ended.done():
+            return
+        self._ended.set_result(error)
+        _wake(self._accepting)
+        for waiter in self._opening:
+            _wake(waiter)
+        for stream in list(self._streams.values()):
+            stream.wake_reader()
+            stream.wake_writer()
+        failure = error or SessionClosed()
+        _refuse(self._pongs, failure)
+        _refuse(self._options, failure)
+        _refuse(self._shipments, failure)
+
+
+class Shipment:
+    """A program of ours that is attached at the peer. `algorithm` is the name that the peer's kernel reports."""
+
+    def __init__(self, session: Session, program_id: int, algorithm: str) -> None:
+        self._session = session
+        self._program_id = program_id
+        self.algorithm = algorithm
+
+    async def detach(self) -> str:
+        """Takes the program back: returns the name of the algorithm that the peer's connections have again."""
+        return await self._session.detach_program(self._program_id)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def _resolve(waiters: dict[int, asyncio.Future[T]], key: int, value: T) -> None:
+    waiter = waiters.get(key)
+    if waiter is not None and not waiter.done():
+        waiter.set_result(value)
+
+
+def _refuse(waiters: dict[int, asyncio.Future[T]], failure: Exception) -> None:
+    for waiter in waiters.values():
+        if not waiter.done():
+            waiter.set_exception(failure)
+
+
+def _raise_if_refused(result: ProgramFinished) -> None:
+    if not result.ok:
+        raise ProgramRefused(result.reason, stage=result.stage.name.lower().replace("_", " "), log=result.log)

@@ -1,0 +1,135 @@
+"""One stream of a session, as an application uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from tcpls.errors import ApiMisuse
+from tcpls.protocol.core import Core
+from tcpls.wire import Buffer
+
+READ_SIZE = 1 << 18
+"""Bytes that `read` returns at most when it is not told."""
+
+
+class Stream:
+    """A bidirectional stream of bytes with back-pressure both ways.
+
+    One task may read and one may write at a time. Every coroutine can be cancelled without losing data: what
+    `read` did not return stays, and what `write` took is sent.
+    """
+
+    def __init__(self, core: Core, stream_id: int, pump: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
+        self._id = stream_id
+        self._pump = pump
+        self._loop = loop
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    @property
+    def id(self) -> int:
+        """The stream's number: even when the client opened it, odd when the server did (draft section 3.1)."""
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"<Stream {self._id}>"
+
+    async def read(self, limit: int = READ_SIZE) -> bytes:
+        """At least one and at most `limit` bytes, or b"" at the end of the stream.
+
+        Raises `StreamReset` when the peer gave the stream up, `SessionLost` when it ended without a close.
+        """
+        while True:
+            data = self._core.receive(self._id, limit)
+            if data is not None:
+                # What was taken is credit for the peer; it goes out with the next records.
+                self._pump()
+                return data
+            if self._reader is not None:
+                raise ApiMisuse(f"stream {self._id} is being read by another task")
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    async def readexactly(self, count: int) -> bytes:
+        """Exactly `count` bytes. Raises `asyncio.IncompleteReadError` when the stream ends before."""
+        parts: list[bytes] = []
+        missing = count
+        while missing:
+            data = await self.read(missing)
+            if not data:
+                raise asyncio.IncompleteReadError(b"".join(parts), count)
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
+
+    async def readall(self, limit: int = 1 << 26) -> bytes:
+        """Everything up to the end of the stream. Raises `ValueError` when that is more than `limit` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while data := await self.read():
+            size += len(data)
+            if size > limit:
+                raise ValueError(f"the stream is longer than {limit} bytes")
+            parts.append(data)
+        return b"".join(parts)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while data := await self.read():
+            yield data
+
+    async def write(self, data: Buffer) -> None:
+        """Queues `data`, first waiting until the send buffer has room: a slow peer slows its writer down.
+
+        Raises `StreamReset` when the peer stopped reading, `SessionLost` or `SessionClosed` when the session ended.
+        """
+        await self._capacity()
+        # What is not immutable belongs to the caller, who may change it as soon as this returns.
+        self._core.send(self._id, data if isinstance(data, bytes) else bytes(data), self._loop.time())
+        self._pump()
+
+    async def drain(self) -> None:
+        """Waits until the send buffer has room again."""
+        await self._capacity()
+
+    async def _capacity(self) -> None:
+        while self._core.send_capacity(self._id) <= 0:
+            if self._writer is not None:
+                raise ApiMisuse(f"stream {self._id} is being written by another task")
+            self._writer = self._loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    async def write_eof(self) -> None:
+        """Ends the sending direction behind what was written; the other direction goes on."""
+        self._core.finish(self._id)
+        self._pump()
+
+    def reset(self, code: int = 0) -> None:
+        """Gives up sending: what was not sent yet is dropped, and the peer's reader gets `StreamReset(code)`."""
+        self._core.reset(self._id, code)
+        self._pump()
+
+    def stop_sending(self, code: int = 0) -> None:
+        """Gives up receiving: what comes is dropped, and the peer's writer gets `StreamReset(code)`."""
+        self._core.stop_sending(self._id, code)
+        self._pump()
+
+    # Called by the session.
+
+    def wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def wake_writer(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)

@@ -1,0 +1,229 @@
+"""One TCP connection of a session: moves records between a socket and the core."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from tcpls.errors import KernelUnavailable, PeerError, ProtocolViolation
+from tcpls.protocol.core import Core
+from tcpls.tls.record import RecordOpener, RecordSealer, RecordSink
+
+READS_PER_WAKE = 2
+"""Receive calls in one callback: enough to keep up with a fast sender, few enough to leave the loop to others."""
+
+FLUSHES_PER_WAKE = 8
+"""Full send buffers handed to the kernel in one callback, for the same reason."""
+
+LINGER = 5.0
+"""Seconds that a closed connection waits for the peer's end before it is given up."""
+
+
+class SocketSink(RecordSink, Protocol):
+    """A record sink that knows its socket."""
+
+    def flush(self) -> bool:
+        """Hands what was put to the kernel; True when nothing is left. Raises OSError when the connection is dead."""
+
+
+class UserSpaceSink(RecordSealer):
+    """Seals in user space and sends many records in one call."""
+
+    __slots__ = ("_socket",)
+
+    def attach(self, sock: socket.socket) -> UserSpaceSink:
+        self._socket = sock
+        return self
+
+    def flush(self) -> bool:
+        try:
+            while pending := len(self.pending):
+                sent = self._socket.send(self.pending)
+                self.sent(sent)
+                if sent < pending:
+                    return False
+        except (BlockingIOError, InterruptedError):
+            return False
+        return True
+
+
+class RecordTransport:
+    """Drives one connection. `wake` is called after the core was told something, so that its owner drains it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        connection_id: int,
+        core: Core,
+        source: RecordOpener,
+        sink: SocketSink,
+        wake: Callable[[], None],
+        ktls_tx: str,
+    ) -> None:
+        self.socket = sock
+        self.connection_id = connection_id
+        self.sink = sink
+        self.source = source
+        self.ktls_tx = ktls_tx
+        self.ktls_rx = "off, records are opened in user space"
+        self.bytes_received = 0
+        self._loop = loop
+        self._core = core
+        self._wake = wake
+        self._reading = False
+        self._writing = False
+        self._receiving_over = False
+        self._sending_over = False
+        self._closing = False
+        self._linger: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    # Receiving.
+
+    def start(self) -> None:
+        """Takes the records that came along with the handshake, then listens to the socket."""
+        self._take_records()
+        self.update_reading()
+        self._wake()
+
+    def update_reading(self) -> None:
+        """Listens to the socket unless the core asks for a pause (back-pressure by TCP's own window)."""
+        wanted = not self._receiving_over and not self._core.reading_paused
+        if wanted and not self._reading:
+            self._loop.add_reader(self.socket, self._readable)
+        elif self._reading and not wanted:
+            self._loop.remove_reader(self.socket)
+        self._reading = wanted
+
+    def _readable(self) -> None:
+        for _ in range(READS_PER_WAKE):
+            room = self.source.writable()
+            try:
+                count = self.socket.recv_into(room)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._stop_receiving()
+                self._connection_ended(error.strerror or str(error))
+                break
+            if not count:
+                self._stop_receiving()
+                # RFC 8446 6.1: an end without close_notify is a truncation; the core knows which it is.
+                self._connection_ended("the connection ended inside a record" if self.source.buffered else None)
+                break
+            self.bytes_received += count
+            self.source.received(count)
+            self._take_records()
+            if self._receiving_over or count < len(room) or self._core.reading_paused:
+                break
+        self.update_reading()
+        self._wake()
+
+    def _take_records(self) -> None:
+        core, source, connection_id = self._core, self.source, self.connection_id
+        receive_record, next_record, now = core.receive_record, source.next_record, self._loop.time()
+        try:
+            while (record := next_record()) is not None:
+                keys = receive_record(connection_id, record[0], record[1], now)
+                if keys is not None:
+                    source.switch_keys(keys)
+        except PeerError as error:
+            self._stop_receiving()
+            core.fail(connection_id, error, now)
+
+    def _stop_receiving(self) -> None:
+        self._receiving_over = True
+        if self._reading:
+            self._loop.remove_reader(self.socket)
+            self._reading = False
+
+    def _connection_ended(self, error: str | None) -> None:
+        self._core.connection_ended(self.connection_id, error, self._loop.time())
+        if self._closing or error is not None:
+            self.abort()
+
+    # Sending.
+
+    def flush(self) -> None:
+        """Builds and sends records until there is nothing to say or the socket takes no more."""
+        if self._writing or self._sending_over:
+            return
+        core, sink, now = self._core, self.sink, self._loop.time()
+        try:
+            for _ in range(FLUSHES_PER_WAKE):
+                before = sink.sequence
+                core.transmit(self.connection_id, sink, now)
+                if not sink.flush():
+                    break
+                if sink.sequence == before:
+                    self._all_sent()
+                    return
+        except OSError as error:
+            self._fail_sending(error.strerror or str(error))
+            return
+        except (ProtocolViolation, KernelUnavailable) as error:
+            self._fail_sending(str(error))
+            return
+        self._writing = True
+        self._loop.add_writer(self.socket, self._writable)
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self.socket)
+        self._writing = False
+        self.flush()
+        self._wake()
+
+    def _fail_sending(self, error: str) -> None:
+        self._sending_over = True
+        # What the peer sent before it went is still there to be read: receiving finds the end by itself.
+        self._core.connection_ended(self.connection_id, error, self._loop.time())
+        self.abort()
+        self._wake()
+
+    def _all_sent(self) -> None:
+        if isinstance(self.sink, UserSpaceSink):
+            self.sink.release()
+        if self._closing and not self._sending_over:
+            # With kTLS a record that send() took may still be outside TCP; it is inside once the socket is
+            # writable again. Shutting down before that would cut it.
+            self._sending_over = True
+            self._writing = True
+            self._loop.add_writer(self.socket, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._loop.remove_writer(self.socket)
+        self._writing = False
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()
+            return
+        if self._receiving_over:
+            self.abort()
+
+    # Closing.
+
+    def close(self) -> None:
+        """Sends what is pending, ends the sending direction, and waits a bounded time for the peer's end."""
+        if self._closing or self.closed.done():
+            return
+        self._closing = True
+        self._linger = self._loop.call_later(LINGER, self.abort)
+        self.flush()
+
+    def abort(self) -> None:
+        """Closes the socket now."""
+        if self.closed.done():
+            return
+        if self._linger is not None:
+            self._linger.cancel()
+        self._stop_receiving()
+        self._sending_over = True
+        if self._writing:
+            self._loop.remove_writer(self.socket)
+            self._writing = False
+        self.socket.close()
+        self.closed.set_result(None)

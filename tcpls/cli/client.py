@@ -1,0 +1,192 @@
+"""`python -m tcpls.client`: stdin and stdout joined to a stream, `get`, `put`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcpls import (
+    ClientConfig,
+    ConfigurationError,
+    OptionRefused,
+    ProgramFile,
+    ProgramRefused,
+    Session,
+    connect,
+    parse_option,
+)
+from tcpls.cli import options, privileges
+from tcpls.cli.exits import UsageError
+from tcpls.cli.run import run
+
+EPILOG = """\
+commands:
+  (none)            join standard input and output to a stream
+  get NAME [FILE]   fetch NAME into FILE (its own name if none; - is standard output)
+  get /N            fetch N bytes and throw them away: for measuring
+  put FILE [NAME]   send FILE
+
+exit codes: 0 ok, 1 refused, 2 usage, 3 files, 4 resolve or connect, 5 TLS alert, 6 certificate not trusted,
+7 no TCPLS, 8 kernel feature absent, 9 session lost, 10 protocol violation, 28 timeout, 130/143 signals
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tcpls client",
+        usage="%(prog)s [options] HOST[:PORT] [PORT] [get NAME [FILE] | put FILE [NAME]]",
+        description="A TCPLS client. It falls back to ordinary TLS 1.3 when the server does not know TCPLS.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    trust = parser.add_argument_group("trust")
+    trust.add_argument("--ca-certs", metavar="FILE", help="PEM authorities to trust instead of the system's")
+    trust.add_argument("--servername", metavar="NAME", help="the name to ask and check for (HOST)")
+    trust.add_argument("--insecure", action="store_true", help="trust any certificate; says so")
+    ask = parser.add_argument_group("what the server is asked for")
+    ask.add_argument(
+        "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
+    )
+    ask.add_argument(
+        "--ship-cc", metavar="FILE", help="a compiled congestion controller for its side (FILE.sig signs it)"
+    )
+    ask.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="give up when nothing moves (60)")
+    ask.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    options.add_common(parser)
+    return parser
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The command line, checked: nothing that the user wrote can fail later for its form."""
+
+    host: str
+    port: int
+    command: str
+    names: tuple[str, ...]
+    config: ClientConfig
+    peer_options: tuple[tuple[str, int | str], ...]
+    program: ProgramFile | None
+    timeout: float
+    quiet: bool
+
+
+def plan(arguments: argparse.Namespace) -> Plan:
+    host, port, words = options.parse_endpoint(arguments.words)
+    if not host:
+        raise UsageError("which HOST?")
+    command, names = (words[0], tuple(words[1:])) if words else ("", ())
+    if command not in ("", "get", "put"):
+        raise UsageError(f"{command!r} is no command: get or put")
+    if command and not 1 <= len(names) <= 2:
+        raise UsageError(f"{command} takes one name or two")
+    try:
+        peer_options = tuple(parse_option(text) for group in arguments.peer_option for text in options.split(group))
+    except ConfigurationError as error:
+        raise UsageError(f"--peer-option: {error}") from None
+    policy = options.program_policy(arguments)
+    return Plan(
+        host=host,
+        port=port,
+        command=command,
+        names=names,
+        config=ClientConfig(
+            ca_file=arguments.ca_certs,
+            verify=not arguments.insecure,
+            server_name=arguments.servername,
+            programs=policy,
+            helper=options.spawn_helper(policy),
+            **options.common_settings(arguments),
+        ),
+        peer_options=peer_options,
+        program=ProgramFile.read(Path(arguments.ship_cc)) if arguments.ship_cc else None,
+        timeout=arguments.timeout,
+        quiet=arguments.quiet,
+    )
+
+
+async def client(todo: Plan) -> None:
+    async with connect(todo.host, todo.port, config=todo.config) as session:
+        for line in session.info().lines():
+            _say(todo, line)
+        await _ask_peer(session, todo)
+        await _command(session, todo)
+        for line in session.info().lines()[2:] if todo.command else ():
+            _say(todo, line)
+    error = await session.wait_ended()
+    if error is not None:
+        raise error
+
+
+async def _ask_peer(session: Session, todo: Plan) -> None:
+    if (todo.peer_options or todo.program) and not session.tcpls:
+        _say(todo, "the server does not speak TCPLS: no option is set and no program is shipped there")
+        return
+    for name, value in todo.peer_options:
+        try:
+            _say(todo, f"server's {name} is {await session.set_peer_option(name, value)}")
+        except OptionRefused as refused:
+            _say(todo, f"server's option not set: {refused}")
+    if todo.program is not None:
+        _say(
+            todo, f"shipping {todo.program.name}, {len(todo.program.image)} bytes, sha-256 {todo.program.digest.hex()}"
+        )
+        try:
+            shipment = await session.ship_program(todo.program)
+        except ProgramRefused as refused:
+            # Losing the session over it would punish the user for the server's policy: it goes on as it was.
+            _say(todo, f"the server refused the program: {refused}")
+        else:
+            _say(todo, f"the server's kernel reports {shipment.algorithm} on this connection")
+
+
+async def _command(session: Session, todo: Plan) -> None:
+    if not todo.command:
+        from tcpls.cli.stdio import join
+
+        await join(await session.open_stream())
+        return
+    from tcpls.cli.transfer import Transfer
+
+    transfer = Transfer(session, todo.host, todo.timeout, todo.quiet)
+    first, second = todo.names[0], todo.names[1] if len(todo.names) > 1 else None
+    if todo.command == "get":
+        await transfer.get(first, second)
+    else:
+        await transfer.put(first, second)
+
+
+def _say(todo: Plan, line: str) -> None:
+    if not todo.quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    if arguments.insecure:
+        print("warning: --insecure: any certificate is trusted", file=sys.stderr)
+
+    async def work() -> None:
+        todo = plan(arguments)
+        try:
+            if arguments.user:
+                privileges.become(arguments.user)
+            await client(todo)
+        finally:
+            if todo.config.helper is not None:
+                todo.config.helper.close()
+
+    return run(work)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    return execute(arguments)

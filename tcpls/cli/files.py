@@ -1,0 +1,256 @@
+"""What the server gives: the files of a folder, `/<bytes>` for measuring, and, when allowed, a place to put files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import h11
+
+from tcpls import Session, Stream
+from tcpls.cli.exits import FileError
+from tcpls.cli.http import Head, Incoming, digest_header, file_digest
+from tcpls.cli.progress import summary
+from tcpls.errors import StreamReset
+
+logger = logging.getLogger("tcpls.server")
+
+BLOCK = 1 << 20
+"""Bytes read from a file, or made up, and queued at a time."""
+
+HEAD_TIMEOUT = 60.0
+"""Seconds that an idle client may take between requests."""
+
+MOST_BYTES = 1 << 44
+"""The most that `/<bytes>` gives."""
+
+
+@dataclass(slots=True)
+class FileService:
+    """Serves `root` (None: only `/<bytes>`). Uploads need `writable`. Digests are remembered per unchanged file."""
+
+    root: Path | None
+    writable: bool = False
+    _digests: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    _filler: bytes = field(default_factory=lambda: os.urandom(BLOCK), repr=False)
+
+    async def session(self, session: Session) -> None:
+        """Serves every stream of a session, at the same time, until the client closes it."""
+        async with asyncio.TaskGroup() as streams:
+            async for stream in session.streams():
+                streams.create_task(self._stream(stream))
+
+    async def _stream(self, stream: Stream) -> None:
+        try:
+            await self._requests(stream)
+        except StreamReset as reset:
+            logger.info("stream %d: %s", stream.id, reset)
+        except h11.RemoteProtocolError as error:
+            logger.info("stream %d: not a request: %s", stream.id, error)
+            await self._refuse_garbage(stream)
+
+    async def _requests(self, stream: Stream) -> None:
+        """Request after request on one stream, as HTTP/1.1 has it."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
+        incoming = Incoming(stream, connection)
+        while True:
+            try:
+                async with asyncio.timeout(HEAD_TIMEOUT):
+                    head = await incoming.head()
+            except TimeoutError:
+                logger.info("stream %d: no request in %d s", stream.id, HEAD_TIMEOUT)
+                head = None
+            if head is None:
+                break
+            await Response(self, connection, incoming, head).give()
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                break
+            connection.start_next_cycle()
+        await stream.write_eof()
+
+    @staticmethod
+    async def _refuse_garbage(stream: Stream) -> None:
+        answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        await stream.write(answer)
+        await stream.write_eof()
+
+    def resolve(self, target: str) -> Path | None:
+        """The file that a request's target names, or None. Nothing outside of the root is ever named."""
+        if self.root is None:
+            return None
+        name = unquote(urlsplit(target).path).lstrip("/")
+        if "\0" in name:
+            return None
+        path = (self.root / name).resolve()
+        return path if path.is_relative_to(self.root) else None
+
+    def made_up(self, target: str) -> int | None:
+        """The number in `/<bytes>`."""
+        number = urlsplit(target).path.removeprefix("/")
+        if number.isascii() and number.isdigit() and len(number) < 16 and int(number) <= MOST_BYTES:
+            return int(number)
+        return None
+
+    def filler(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            yield self._filler if size >= BLOCK else self._filler[:size]
+            size -= BLOCK
+
+    async def digest(self, path: Path) -> bytes:
+        stat = path.stat()
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        if key not in self._digests:
+            if len(self._digests) >= 1024:
+                self._digests.clear()
+            self._digests[key] = await asyncio.to_thread(file_digest, path)
+        return self._digests[key]
+
+
+class Response:
+    """The answer to one request."""
+
+    def __init__(self, service: FileService, connection: h11.Connection, incoming: Incoming, head: Head) -> None:
+        self._service = service
+        self._h11 = connection
+        self._incoming = incoming
+        self._stream = incoming.stream
+        self._head = head
+
+    async def give(self) -> None:
+        method = self._head.method
+        if method in ("GET", "HEAD"):
+            await self._get()
+        elif method == "PUT":
+            await self._put()
+        else:
+            await self._say(405, headers=[("Allow", "GET, HEAD, PUT")], close=True)
+
+    # GET and HEAD.
+
+    async def _get(self) -> None:
+        made_up = self._service.made_up(self._head.target)
+        path = self._service.resolve(self._head.target)
+        if path is not None and path.is_file():
+            await self._give_file(path)
+        elif made_up is not None:
+            await self._give_bytes(made_up)
+        else:
+            await self._say(404, f"{self._head.target}: no such file\n")
+
+    async def _give_file(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                headers = [("Content-Type", "application/octet-stream")]
+                if "sha-256" in self._head.headers.get("want-repr-digest", ""):
+                    headers.append(("Repr-Digest", digest_header(await self._service.digest(path))))
+                await self._start(200, size, headers)
+                if self._head.method == "HEAD":
+                    await self._finish()
+                    return
+                started = time.monotonic()
+                await self._send_file(file.fileno(), size)
+        except PermissionError:
+            await self._say(403, f"{self._head.target}: permission denied\n")
+            return
+        logger.info("%s", summary(f"GET {self._head.target}", size, time.monotonic() - started))
+
+    async def _send_file(self, descriptor: int, size: int) -> None:
+        """Reads one block ahead in a thread, so that a slow disk holds up nobody else."""
+        offset = 0
+        ahead = asyncio.create_task(asyncio.to_thread(os.pread, descriptor, min(BLOCK, size), 0))
+        try:
+            while offset < size:
+                block = await ahead
+                if not block:
+                    # The length has been promised, so the only honest end is one that cannot be taken for whole.
+                    self._stream.reset(1)
+                    raise FileError(f"{self._head.target} shrank while it was sent")
+                offset += len(block)
+                ahead = asyncio.create_task(asyncio.to_thread(os.pread, descriptor, min(BLOCK, size - offset), offset))
+                await self._write(block)
+        finally:
+            await ahead
+        await self._finish()
+
+    async def _give_bytes(self, size: int) -> None:
+        await self._start(200, size, [("Content-Type", "application/octet-stream")])
+        if self._head.method == "GET":
+            started = time.monotonic()
+            for block in self._service.filler(size):
+                await self._write(block)
+            logger.info("%s", summary(f"GET {self._head.target}", size, time.monotonic() - started))
+        await self._finish()
+
+    # PUT.
+
+    async def _put(self) -> None:
+        path = self._service.resolve(self._head.target)
+        if not self._service.writable or path is None:
+            await self._say(403, "uploads are not allowed here\n", close=True)
+            return
+        if self._head.headers.get("expect", "").lower() == "100-continue":
+            await self._stream.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        started = time.monotonic()
+        try:
+            digest = await self._store(path)
+        except OSError as error:
+            logger.warning("PUT %s: %s", self._head.target, error.strerror)
+            await self._say(507, f"{self._head.target}: {error.strerror}\n", close=True)
+            return
+        size = self._head.body_size or 0
+        logger.info(
+            "%s, sha-256 %s", summary(f"PUT {self._head.target}", size, time.monotonic() - started), digest.hex()
+        )
+        await self._say(201, headers=[("Repr-Digest", digest_header(digest))], close=True)
+
+    async def _store(self, path: Path) -> bytes:
+        """Writes the body beside its place and moves it there when it is whole: nobody ever sees half a file."""
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".upload-", delete=False) as file:
+            try:
+                async for piece in self._incoming.body(self._head):
+                    file.write(piece)
+                file.flush()
+                digest = await asyncio.to_thread(file_digest, Path(file.name))
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return digest
+
+    # The parts of a response.
+
+    async def _say(
+        self, status: int, text: str = "", headers: list[tuple[str, str]] | None = None, *, close: bool = False
+    ) -> None:
+        headers = [*(headers or []), ("Content-Type", "text/plain; charset=utf-8")]
+        if close:
+            headers.append(("Connection", "close"))
+        body = b"" if self._head.method == "HEAD" else text.encode()
+        await self._start(status, len(text.encode()), headers)
+        if body:
+            await self._write(body)
+        await self._finish()
+
+    async def _start(self, status: int, size: int, headers: list[tuple[str, str]]) -> None:
+        await self._stream.write(
+            self._h11.send(h11.Response(status_code=status, headers=[*headers, ("Content-Length", str(size))])) or b""
+        )
+
+    async def _write(self, data: bytes) -> None:
+        for part in self._h11.send_with_data_passthrough(h11.Data(data=data)) or []:
+            await self._stream.write(part)
+
+    async def _finish(self) -> None:
+        self._h11.send(h11.EndOfMessage())
+        if self._h11.their_state is h11.SEND_BODY:
+            # GET with nothing behind it: h11 wants to be asked before the next request can begin.
+            self._h11.next_event()

@@ -1,0 +1,158 @@
+"""What both commands understand: endpoints, common options, and how they become a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tcpls import (
+    KTLS,
+    ConfigurationError,
+    FileKeyLog,
+    HelperClient,
+    Negotiate,
+    OptionPolicy,
+    ProgramMode,
+    ProgramPolicy,
+    SessionConfig,
+    read_public_key,
+)
+from tcpls.cli.exits import UsageError
+from tcpls.observe import NULL_KEY_LOG, KeyLog
+
+DEFAULT_PORT = 4433
+
+
+def parse_endpoint(words: list[str]) -> tuple[str, int, list[str]]:
+    """`HOST PORT ...`, `HOST:PORT ...`, `[V6]:PORT ...` or `HOST ...`: host, port, and the words behind.
+
+    Raises `UsageError` for a port that is none.
+    """
+    if not words:
+        return "", DEFAULT_PORT, []
+    first, rest = words[0], words[1:]
+    bracketed = re.fullmatch(r"\[([^]]+)\](?::(\d+))?", first)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2]
+    elif first.count(":") == 1:
+        host, port = first.split(":")
+    else:
+        host, port = first, None
+    if port is None and rest and re.fullmatch(r"\d+", rest[0]):
+        port = rest.pop(0)
+    if port is None:
+        return host, DEFAULT_PORT, rest
+    if not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise UsageError(f"{port!r} is not a port")
+    return host, int(port), rest
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--suites", metavar="LIST", help="cipher suites in order, by standard name, comma-separated")
+    tls.add_argument("--groups", metavar="LIST", help="key exchange groups in order: x25519,secp256r1,secp384r1")
+    tls.add_argument("--alpn", metavar="LIST", help="application protocols in order, comma-separated")
+    tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
+    transport = parser.add_argument_group("transport")
+    transport.add_argument(
+        "--ktls",
+        nargs="?",
+        const="tx",
+        default="off",
+        choices=["off", "tx", "require"],
+        help="let the kernel protect what is sent, where it can; with =require, exit 8 where it cannot",
+    )
+    transport.add_argument("--congestion", default="", metavar="NAME", help="congestion control of this end's sockets")
+    transport.add_argument("--plain", action="store_true", help="ordinary TLS 1.3 only: no TCPLS")
+    transport.add_argument("--require-tcpls", action="store_true", help="refuse peers without TCPLS (exit 7)")
+    transport.add_argument(
+        "--allow-option", action="append", default=[], metavar="NAME", help="a TCP option that the peer may set here"
+    )
+    programs = parser.add_argument_group("congestion controllers from the peer")
+    programs.add_argument(
+        "--accept-cc",
+        default="off",
+        choices=["off", "pinned", "signed", "authenticated"],
+        help="which programs the peer may have attached here (off)",
+    )
+    programs.add_argument("--cc-pin", action="append", default=[], metavar="SHA256", help="a digest for =pinned")
+    programs.add_argument("--cc-trust", action="append", default=[], metavar="FILE", help="a public key for =signed")
+    process = parser.add_argument_group("process")
+    process.add_argument("--user", metavar="NAME", help="become this user once everything that needs root is done")
+    process.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+
+
+def split(value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+def key_log(path: str | None, environment: Mapping[str, str] = os.environ) -> KeyLog:
+    name = path or environment.get("SSLKEYLOGFILE")
+    return FileKeyLog(Path(name)) if name else NULL_KEY_LOG
+
+
+def program_policy(arguments: argparse.Namespace) -> ProgramPolicy:
+    """Raises `UsageError` when the mode and what it needs do not go together, `ConfigurationError` for a key file."""
+    match arguments.accept_cc:
+        case "pinned":
+            if not arguments.cc_pin:
+                raise UsageError("--accept-cc pinned needs --cc-pin")
+            return ProgramPolicy.pinned(_digest(text) for text in arguments.cc_pin)
+        case "signed":
+            if not arguments.cc_trust:
+                raise UsageError("--accept-cc signed needs --cc-trust")
+            return ProgramPolicy.signed(read_public_key(Path(name)) for name in arguments.cc_trust)
+        case "authenticated":
+            return ProgramPolicy(ProgramMode.AUTHENTICATED)
+        case _:
+            return ProgramPolicy()
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise UsageError(f"--cc-pin {text}: not a SHA-256 in hexadecimal")
+    return digest
+
+
+def spawn_helper(policy: ProgramPolicy) -> HelperClient | None:
+    """The privileged process, started while this process still may, and only when programs are accepted at all."""
+    return None if policy.mode is ProgramMode.OFF else HelperClient.spawn(policy)
+
+
+def _option_policy(names: list[str]) -> OptionPolicy:
+    """The default policy, and what the user adds to it. Raises `UsageError` for an unknown name."""
+    default = OptionPolicy()
+    try:
+        return replace(default, allowed=default.allowed | {name.replace("-", "_") for name in names})
+    except ConfigurationError as error:
+        raise UsageError(f"--allow-option: {error}") from None
+
+
+def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments that both configurations share."""
+    negotiate = Negotiate.OFFER
+    if arguments.plain and arguments.require_tcpls:
+        raise UsageError("--plain and --require-tcpls exclude each other")
+    if arguments.plain:
+        negotiate = Negotiate.OFF
+    elif arguments.require_tcpls:
+        negotiate = Negotiate.REQUIRE
+    return {
+        "suites": split(arguments.suites),
+        "groups": split(arguments.groups),
+        "alpn": split(arguments.alpn),
+        "tcpls": negotiate,
+        "ktls": KTLS(arguments.ktls),
+        "congestion": arguments.congestion,
+        "key_log": key_log(arguments.secrets_log),
+        "session": SessionConfig(option_policy=_option_policy(arguments.allow_option)),
+    }

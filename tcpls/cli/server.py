@@ -1,0 +1,164 @@
+"""`python -m tcpls.server`: files of a folder, an echo, or standard input and output."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from tcpls import ConfigurationError, ServerConfig, Session, SessionLost, Stream, StreamReset, TCPLSError, serve
+from tcpls.cli import options, privileges
+from tcpls.cli.exits import UsageError
+from tcpls.cli.progress import summary
+from tcpls.cli.run import run
+
+logger = logging.getLogger("tcpls.server")
+
+Handler = Callable[[Session], Awaitable[None]]
+
+EPILOG = """\
+With --root, GET of the folder's files and of /N (N bytes, for measuring), over streams of TCPLS and to ordinary
+HTTPS clients; with --allow-put, PUT too. With --echo, what comes goes back. With neither, the first stream is joined
+to standard input and output, and the server ends with it.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tcpls server",
+        usage="%(prog)s [options] -c FILE -k FILE [HOST[:PORT]] [PORT]",
+        description="A TCPLS server, which serves ordinary TLS 1.3 clients too.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    identity = parser.add_argument_group("identity")
+    identity.add_argument(
+        "-c", "--certificate", required=True, metavar="FILE", help="PEM certificate chain, leaf first"
+    )
+    identity.add_argument("-k", "--private-key", required=True, metavar="FILE", help="PEM private key of the leaf")
+    service = parser.add_argument_group("service")
+    service.add_argument("--root", metavar="DIR", help="serve the files of this folder")
+    service.add_argument("--allow-put", action="store_true", help="let clients put files into the folder")
+    service.add_argument("--echo", action="store_true", help="send back what comes")
+    service.add_argument("--max-sessions", type=int, default=1000, metavar="N", help="sessions at a time (1000)")
+    service.add_argument("--once", action="store_true", help="end after the first session")
+    options.add_common(parser)
+    return parser
+
+
+async def echo(session: Session) -> None:
+    """Sends back whatever comes on any stream."""
+    async with asyncio.TaskGroup() as streams:
+        async for stream in session.streams():
+            streams.create_task(_echo_stream(stream))
+
+
+async def _echo_stream(stream: Stream) -> None:
+    count = 0
+    started = asyncio.get_running_loop().time()
+    try:
+        async for data in stream:
+            count += len(data)
+            await stream.write(data)
+        await stream.write_eof()
+    except StreamReset as reset:
+        logger.info("stream %d: %s", stream.id, reset)
+    logger.info("%s", summary("echoed", count, asyncio.get_running_loop().time() - started))
+
+
+async def standard_io(session: Session) -> None:
+    """Joins the first stream to standard input and output."""
+    from tcpls.cli.stdio import join
+
+    await join(await session.accept_stream())
+
+
+def choose_handler(arguments: argparse.Namespace) -> Handler:
+    """What a session gets. Raises `ConfigurationError` for a root that is no folder."""
+    if arguments.echo:
+        if arguments.root:
+            raise UsageError("--echo and --root exclude each other")
+        return echo
+    if arguments.root is None:
+        return standard_io
+    root = Path(arguments.root)
+    if not root.is_dir():
+        raise ConfigurationError(f"--root {root}: not a folder")
+    try:
+        from tcpls.cli.files import FileService
+    except ImportError as error:
+        raise ConfigurationError(f"--root needs the package {error.name}: pip install 'tcpls[cli]'") from None
+    return FileService(root.resolve(), writable=arguments.allow_put).session
+
+
+class Sessions:
+    """Tells of each session, and when the last one that is wanted has ended."""
+
+    def __init__(self, handler: Handler, once: bool) -> None:
+        self._handler = handler
+        self._once = once
+        self._count = 0
+        self.finished = asyncio.Event()
+
+    async def __call__(self, session: Session) -> None:
+        self._count += 1
+        name = f"session {self._count}"
+        for line in session.info().lines():
+            logger.info("%s: %s", name, line)
+        try:
+            await self._handler(session)
+            logger.info("%s: closed", name)
+        except* SessionLost as lost:
+            logger.warning("%s: lost: %s", name, lost.exceptions[0])
+        except* TCPLSError as error:
+            logger.warning("%s: %s", name, error.exceptions[0])
+        except* OSError as error:
+            logger.warning("%s: %s", name, error.exceptions[0])
+        finally:
+            if self._once:
+                self.finished.set()
+
+
+async def server(arguments: argparse.Namespace) -> None:
+    handler = choose_handler(arguments)
+    host, port, rest = options.parse_endpoint(arguments.words)
+    if rest:
+        raise UsageError(f"{rest[0]!r} is one word too many")
+    policy = options.program_policy(arguments)
+    helper = options.spawn_helper(policy)
+    try:
+        sessions = Sessions(handler, arguments.once or handler is standard_io)
+        config = ServerConfig(
+            certificate=arguments.certificate,
+            private_key=arguments.private_key,
+            max_sessions=arguments.max_sessions,
+            programs=policy,
+            helper=helper,
+            **options.common_settings(arguments),
+        )
+        async with serve(sessions, host or None, port, config=config) as listening:
+            if arguments.user:
+                privileges.become(arguments.user)
+            for address in listening.addresses:
+                logger.info("listening on %s", address)
+            logger.info("congestion controllers from peers: %s", policy.mode.value)
+            await sessions.finished.wait()
+    finally:
+        if helper is not None:
+            helper.close()
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+    return run(lambda: server(arguments))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    return execute(parser.parse_intermixed_args(argv))

@@ -1,0 +1,81 @@
+"""Standard input and output joined to a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+
+from tcpls import Stream
+from tcpls.cli.exits import FileError
+
+PIECE = 1 << 16
+
+
+class StandardInput:
+    """Standard input as an asynchronous source. A thread of its own reads, one piece ahead at most.
+
+    The thread cannot be stopped while it waits for a terminal, so it is a daemon: it ends with the process.
+    """
+
+    def __init__(self, descriptor: int = 0) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        self._taken = threading.Semaphore(1)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._taken.acquire()
+            try:
+                piece = os.read(self._descriptor, PIECE)
+            except OSError:
+                piece = b""
+            try:
+                self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+            except RuntimeError:
+                return  # The loop has been closed: nobody listens any more.
+            if not piece:
+                return
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end."""
+        piece = await self._pieces.get()
+        self._taken.release()
+        return piece
+
+
+def write_standard_output(data: bytes) -> None:
+    """Writes all of `data`. Blocks: call it in a thread. Raises `FileError`."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(1, view) :]
+        except OSError as error:
+            raise FileError(f"standard output: {error.strerror}") from error
+
+
+async def join(stream: Stream) -> None:
+    """Joins standard input and output to `stream` until the other end has finished it.
+
+    The end of input ends only the sending direction. Raises the stream's error when it did not end cleanly.
+    """
+    sending = asyncio.create_task(_send_input(stream))
+    try:
+        async for data in stream:
+            await asyncio.to_thread(write_standard_output, data)
+    finally:
+        if not sending.done():
+            sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+    await stream.write_eof()
+
+
+async def _send_input(stream: Stream) -> None:
+    source = StandardInput()
+    while piece := await source.read():
+        await stream.write(piece)
+    await stream.write_eof()

@@ -1,0 +1,98 @@
+"""Tests marked `ktls` run in a second kernel when this one has no TLS: once for all of them, each reported as its own.
+
+Inside the second kernel (TCPLS_GUEST is set) nothing may skip: a skip there is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tcpls.kernel import ktls
+
+ROOT = Path(__file__).resolve().parent.parent
+GUEST_TIMEOUT = 420
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one test in the second kernel."""
+
+    kind: str
+    text: str
+
+
+class Guest:
+    """Runs tests under the second kernel, the first time that one of them is asked for."""
+
+    def __init__(self, node_ids: list[str]) -> None:
+        self._node_ids = node_ids
+        self._outcomes: dict[str, Outcome] | None = None
+
+    def outcome(self, item: pytest.Item) -> Outcome:
+        if self._outcomes is None:
+            self._outcomes = self._run()
+        key = _junit_key(item.nodeid)
+        return self._outcomes.get(key, Outcome("error", f"the second kernel did not report this test\n{self._said}"))
+
+    def _run(self) -> dict[str, Outcome]:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            command = [
+                str(ROOT / "scripts" / "kernel-vm"), "--uml", "--timeout", str(GUEST_TIMEOUT),
+                sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}", *self._node_ids,
+            ]  # fmt: skip
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUEST_TIMEOUT + 60)
+            self._said = (done.stdout + done.stderr)[-4000:]
+            if not report.exists():
+                return {}
+            return _outcomes(report)
+
+
+def _junit_key(node_id: str) -> str:
+    path, _, rest = node_id.partition("::")
+    return f"{path.removesuffix('.py').replace('/', '.')}::{rest}"
+
+
+def _outcomes(report: Path) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        outcome = Outcome("passed", "")
+        for child in case:
+            if child.tag in ("failure", "error", "skipped"):
+                outcome = Outcome(child.tag, f"{child.get('message', '')}\n{child.text or ''}")
+        outcomes[f"{case.get('classname')}::{case.get('name')}"] = outcome
+    return outcomes
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("ktls")]
+    if not marked or not ktls.probe().reason:
+        return
+    if os.environ.get("TCPLS_GUEST"):
+        return  # The tests themselves will say what is missing, and fail.
+    guest = Guest([item.nodeid for item in marked])
+    for item in marked:
+        _delegate(item, guest)
+
+
+def _delegate(item: pytest.Item, guest: Guest) -> None:
+    """Replaces the test's own run by a look at what became of it in the second kernel."""
+
+    def look() -> None:
+        outcome = guest.outcome(item)
+        if outcome.kind == "skipped":
+            pytest.fail(f"skipped in the second kernel, which should have run it: {outcome.text}", pytrace=False)
+        if outcome.kind != "passed":
+            pytest.fail(f"in the second kernel: {outcome.text}", pytrace=False)
+
+    item.runtest = look  # type: ignore[method-assign]
+    item.fixturenames = []  # type: ignore[attr-defined]
+    item.setup = lambda: None  # type: ignore[method-assign]
