@@ -266,6 +266,37 @@ def test_change_of_keys() -> None:
         assert opened.records(1) == [(23, b"behind the change")]
 
 
+def test_change_of_keys_behind_a_kept_record() -> None:
+    """What is kept goes out under the former keys, what comes after under the new ones."""
+    keys, fresh = keys_of(), TrafficKeys(AES_128, bytes(16), bytes(12))
+    with pair() as (sender, receiver):
+        sink = KernelSink(sender, keys)
+        count = 0
+        while sink.room:
+            sink.put(23, bytes(MAX_CONTENT))
+            count += 1
+        if not ktls.probe().rekey:
+            with pytest.raises(KernelUnavailable, match=r"6\.14"):
+                sink.switch_keys(fresh)
+            return
+        sink.switch_keys(fresh)
+        opened = Receiver(receiver, keys)
+        received: list[Record] = []
+
+        def receive() -> None:
+            received.extend(opened.records(count))
+            opened.opener.switch_keys(fresh)
+            received.extend(opened.records(1))
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        while not sink.flush():
+            wait_writable(sender)
+        put_all(sender, sink, [(23, b"behind the change")])
+        thread.join(TIMEOUT)
+    assert received == [(23, bytes(MAX_CONTENT))] * count + [(23, b"behind the change")]
+
+
 def test_the_system_shows_it() -> None:
     def sessions() -> int:
         lines = Path("/proc/net/tls_stat").read_text().splitlines()
