@@ -42,38 +42,18 @@ struct cubic {
 	u16 samples;
 };
 
-/* The integer cube root by Newton's method, from a power of two above the root: six steps suffice for 64 bits. */
-static __always_inline u32 cube_root(u64 a)
+/*
+ * The integer cube root by Newton's method. From above, a step takes off a third until it is near the root, and then it
+ * converges quadratically: from 2^21 this reaches every root that `start_epoch` can ask for (at least 2^10).
+ *
+ * This and w_cubic are functions in their own right, not inlined: the verifier then looks at them once, not once for each
+ * way to get there.
+ */
+__noinline u32 cube_root(u64 a)
 {
-	u64 rest = a;
-	u32 bits = 0;
-	u64 x;
+	u64 x = 1 << 21;
 
-	if (!a)
-		return 0;
-	if (rest >> 32) {
-		rest >>= 32;
-		bits += 32;
-	}
-	if (rest >> 16) {
-		rest >>= 16;
-		bits += 16;
-	}
-	if (rest >> 8) {
-		rest >>= 8;
-		bits += 8;
-	}
-	if (rest >> 4) {
-		rest >>= 4;
-		bits += 4;
-	}
-	if (rest >> 2) {
-		rest >>= 2;
-		bits += 2;
-	}
-	x = 1ULL << (bits / 3 + 1);
-#pragma unroll
-	for (int step = 0; step < 6; step++)
+	for (int step = 0; step < 23; step++)
 		x = (2 * x + a / (x * x)) / 3;
 	return x;
 }
@@ -145,21 +125,20 @@ static __always_inline void start_epoch(struct cubic *cubic, u32 cwnd, u64 now)
 }
 
 /* Equation 1, scaled: C (t - K)^3 + w_max. */
-static __always_inline u32 w_cubic(const struct cubic *cubic, u64 elapsed_us)
+__noinline u32 w_cubic(u32 w_max, u32 k, u64 elapsed_us)
 {
 	u64 t = (elapsed_us << SCALE) / 1000000;
-	bool below = t < cubic->k;
-	u64 distance = below ? cubic->k - t : t - cubic->k;
-	u64 w_max = (u64)cubic->w_max << SCALE;
+	u64 distance = t < k ? k - t : t - k;
+	u64 plateau = (u64)w_max << SCALE;
 	u64 offset;
 
 	if (distance > MAX_TIME)
 		distance = MAX_TIME;
 	offset = ((distance * distance * distance) >> SCALE) * C_SCALED >> (30 - SCALE);
-	if (below)
-		return offset < w_max ? w_max - offset : 0;
-	w_max += offset;
-	return w_max < 0xffffffff ? w_max : 0xffffffff;
+	if (t < k)
+		return offset < plateau ? plateau - offset : 0;
+	plateau += offset;
+	return plateau < 0xffffffff ? plateau : 0xffffffff;
 }
 
 /* Section 4.3: the window that Reno would have by now. */
@@ -178,10 +157,10 @@ static __always_inline u32 price(const struct cubic *cubic, const struct tcp_soc
 	u64 rtt = tp->srtt_us >> 3;
 	u64 target;
 
-	if (w_cubic(cubic, elapsed) < cubic->w_est) {
+	if (w_cubic(cubic->w_max, cubic->k, elapsed) < cubic->w_est) {
 		target = cubic->w_est;
 	} else {
-		target = w_cubic(cubic, elapsed + rtt);
+		target = w_cubic(cubic->w_max, cubic->k, elapsed + rtt);
 		if (target > scaled + scaled / 2)
 			target = scaled + scaled / 2;
 	}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import os
 import platform
@@ -72,6 +73,7 @@ def lookup(map_fd: int, key: bytes, value_size: int) -> bytes:
     return value.raw
 
 
+@functools.cache
 def kernel_has_links() -> bool:
     """Does this kernel know links for struct_ops (Linux 6.4)? Its own type information names the flag."""
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Helpers that read the clock or the program's own maps, or send an ACK. None reads kernel memory, names a task, sends
-# a signal, changes socket options or takes a function to call. Numbers are stable: they are the kernel's user interface.
+# a signal, changes socket options or takes a function to call. The numbers are part of the kernel's user interface.
 HELPERS: dict[int, str] = {
     1: "map_lookup_elem",
     2: "map_update_elem",

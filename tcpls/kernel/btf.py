@@ -1,7 +1,7 @@
 """A strict reader of BTF, the type information inside a BPF object, for objects that come from somebody else.
 
-The format is the one that the kernel documents in Documentation/bpf/btf.rst. What libbpf takes on trust is checked here:
-every reference stays inside the table, every name inside the strings, no type contains itself.
+The format is the one that the kernel documents in Documentation/bpf/btf.rst. What libbpf takes on trust is checked
+here: every reference stays inside the table, every name inside the strings, no type contains itself.
 """
 
 from __future__ import annotations

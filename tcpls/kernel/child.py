@@ -5,7 +5,6 @@ Only for single-threaded processes: the child runs Python between fork and exit.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -27,11 +26,15 @@ class ChildDied(Exception):
     """The child ended without an answer: by a signal, out of memory, or out of time."""
 
 
+_ended: set[int] = set()
+
+
 def run(step: Callable[[], Answer], confine: Callable[[], None], *, seconds: float, files: int = 64) -> Answer:
     """Runs `confine` and then `step` in a child. Gives what `step` returned: an answer and descriptors.
 
     Raises `ProgramRefused` and `KernelUnavailable` as the step did, `ChildDied` if it did not come to an end.
     """
+    reap()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -41,11 +44,11 @@ def run(step: Callable[[], Answer], confine: Callable[[], None], *, seconds: flo
         answer, descriptors = _receive(ours, seconds)
     finally:
         ours.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+        os.kill(pid, signal.SIGKILL)
+        _ended.add(pid)
     if answer is None:
-        raise ChildDied(_how(status))
+        _ended.discard(pid)
+        raise ChildDied(_how(os.waitpid(pid, 0)[1]))
     if "refused" in answer:
         raise ProgramRefused(answer["refused"], stage=answer["stage"], log=answer["log"])
     if "feature" in answer:
@@ -55,6 +58,13 @@ def run(step: Callable[[], Answer], confine: Callable[[], None], *, seconds: flo
     return answer, descriptors
 
 
+def reap() -> None:
+    """Collects children that have answered. Freeing their memory takes the kernel some milliseconds: nobody waits."""
+    for pid in list(_ended):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            _ended.discard(pid)
+
+
 def _run_in_child(channel: socket.socket, step: Callable[[], Answer], confine: Callable[[], None], files: int) -> None:
     try:
         gc.disable()
@@ -62,7 +72,6 @@ def _run_in_child(channel: socket.socket, step: Callable[[], Answer], confine: C
         os.closerange(3, fd)
         os.closerange(fd + 1, max(files, fd + 1))
         privileges.die_with_parent()
-        signal.setitimer(signal.ITIMER_REAL, 0)
         confine()
         try:
             answer, descriptors = step()

@@ -157,17 +157,17 @@ def _read_sections(image: bytes) -> list[_Section]:
     _require(table % 8 == 0 and table >= 64 and table + 64 * count <= len(image), "its section table lies outside it")
     try:
         elf = ELFFile(io.BytesIO(image))
-        heads = [(section.name, section.header) for section in elf.iter_sections()]
+        names_found = [section.name for section in elf.iter_sections()]
     except Exception as error:  # a parser of others, given hostile bytes: whatever it raises means the same
         raise _refused("not readable as ELF") from error
     spans = [(0, 64), (table, table + 64 * count)]
-    sections = [_section(image, index, name, head, spans) for index, (name, head) in enumerate(heads)]
+    sections = [_section(image, index, name, spans) for index, name in enumerate(names_found)]
     spans.sort()
     _require(all(one[1] <= two[0] for one, two in itertools.pairwise(spans)), "has sections that overlap")
     return sections
 
 
-def _section(image: bytes, index: int, name: str, head: dict[str, int], spans: list[tuple[int, int]]) -> _Section:
+def _section(image: bytes, index: int, name: str, spans: list[tuple[int, int]]) -> _Section:
     raw = struct.unpack_from("<IIQQQQIIQQ", image, struct.unpack_from("<Q", image, 40)[0] + 64 * index)
     _, kind, flags, address, offset, size, link, info, align, entry = raw
     if index == 0:

@@ -12,13 +12,14 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import gc
 import json
 import os
 import socket
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,7 @@ def _read_image(fd: int, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _tcp_socket(fd: int):  # type: ignore[no-untyped-def]
+def _tcp_socket(fd: int) -> Iterator[socket.socket]:
     """The passed descriptor as a socket, if it is one connection of plain TCP."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         raise BadRequest("the descriptor is no socket")
@@ -344,6 +345,7 @@ def serve(channel: socket.socket) -> None:
     except (BadRequest, ConfigurationError, KeyError, ValueError, TypeError, OSError) as error:
         _reply(channel, ({"misuse": f"{type(error).__name__}: {error}"}, []))
         return
+    gc.freeze()  # children are forked: what is here now stays shared with them
     _reply(channel, helper.answer(b'{"verb": "status"}', []))
     while True:
         data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
@@ -355,6 +357,7 @@ def serve(channel: socket.socket) -> None:
         finally:
             for fd in (*descriptors, *reply[1]):
                 os.close(fd)
+            child.reap()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,10 +13,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from tcpls.errors import ApiMisuse, KernelUnavailable, ProgramRefused
-from tcpls.kernel.program import ProgramPolicy
+from tcpls.kernel.program import Offer, ProgramPolicy
 
 START_SECONDS = 20.0
 REQUEST_SECONDS = 20.0
@@ -30,23 +30,6 @@ package.__path__ = [sys.argv.pop(1)]
 from tcpls.kernel.helper import main
 sys.exit(main(sys.argv[1:]))
 """
-
-
-class Offer(Protocol):
-    """What a peer says of a program; the protocol's ProgramOffer has this shape."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def abi(self) -> str: ...
-    @property
-    def signature(self) -> bytes: ...
-    @property
-    def key_id(self) -> bytes: ...
 
 
 @dataclass(eq=False)
@@ -165,7 +148,7 @@ class HelperClient:
             return self._share(digest, {"verb": "attach", "digest": digest.hex()}, sock_fd)
 
     def set_algorithm(self, sock_fd: int, name: str) -> None:
-        """Gives a socket one of the kernel's algorithms: by itself where the kernel lets it, else through the helper."""
+        """Gives a socket one of the kernel's algorithms: directly where the kernel lets us, else through the helper."""
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode("ascii", "replace"))

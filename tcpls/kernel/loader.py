@@ -123,8 +123,7 @@ def _refuse_load(code: int, logs: list[_Log], library: Libbpf) -> None:
         raise ProgramRefused("too complex: its verifier log has no end", stage=STAGE)
     if code == errno.EPERM:
         raise KernelUnavailable("CAP_BPF and CAP_PERFMON", "the kernel did not let this process load programs")
-    text = next((log.text() for log in reversed(logs) if "processed" not in log.text()[-300:] or True), "")
-    lines = [line for log in logs for line in log.text().splitlines()[-12:]] if text or logs else []
+    lines = [line for log in logs if "\nprocessed" in log.text() for line in log.text().splitlines()[-12:]]
     raise ProgramRefused(_explain("the kernel does not accept it", code, library), stage=STAGE, log="\n".join(lines))
 
 
@@ -151,6 +150,5 @@ def _register(library: Libbpf, map_fd: int, map_handle: int) -> int | None:
     except FileExistsError:
         return None
     except OSError as error:
-        raise ProgramRefused(
-            _explain("the kernel does not register it", error.errno or 0, library), stage="attached"
-        ) from None
+        reason = _explain("the kernel does not register it", error.errno or 0, library)
+        raise ProgramRefused(reason, stage="attached") from None

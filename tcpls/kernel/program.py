@@ -51,6 +51,18 @@ def signed_message(name: str, digest: bytes, size: int, abi: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What an end says of a program before it sends any byte of it."""
+
+    name: str
+    digest: bytes
+    size: int
+    abi: str = ABI
+    signature: bytes = b""
+    key_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramFile:
     """A compiled program with what an offer says of it. `signature` and `key_id` are empty when it is not signed."""
 
@@ -73,15 +85,19 @@ class ProgramFile:
     def size(self) -> int:
         return len(self.image)
 
+    @property
+    def offer(self) -> Offer:
+        return Offer(self.name, self.digest, self.size, self.abi, self.signature, self.key_id)
+
     @classmethod
-    def read(cls, path: str | Path) -> ProgramFile:
+    def read(cls, path: str | Path, *, ignore_signature: bool = False) -> ProgramFile:
         """Reads an object, and the signature beside it (`FILE.sig`) if there is one."""
         path = Path(path)
         image = _read(path)
         name = next((path.name.removesuffix(end) for end in _OBJECT_SUFFIXES if path.name.endswith(end)), path.name)
         program = cls(name, image)
         sidecar = signature_path(path)
-        return program._with_sidecar(sidecar) if sidecar.exists() else program
+        return program._with_sidecar(sidecar) if sidecar.exists() and not ignore_signature else program
 
     def _with_sidecar(self, path: Path) -> ProgramFile:
         try:
@@ -156,7 +172,7 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-class Mode(enum.Enum):
+class Mode(enum.StrEnum):
     """Whose programs are accepted."""
 
     OFF = "off"
@@ -170,8 +186,8 @@ class ProgramPolicy:
     """What this end does with programs that a peer offers. The default refuses all of them.
 
     `digests` (SHA-256) are for the mode "pinned", `keys` (raw Ed25519 public keys) for "signed"; "authenticated" takes
-    any program that passes the static check from a peer whose identity the caller vouches for. `algorithms` are names of
-    algorithms that the helper may select besides those that the kernel lets everybody select.
+    any program that passes the static check from a peer whose identity the caller vouches for. `algorithms` are names
+    that the helper may select besides those that the kernel lets everybody select.
     """
 
     mode: Mode = Mode.OFF
@@ -195,6 +211,18 @@ class ProgramPolicy:
     @classmethod
     def signed(cls, keys: Iterable[Ed25519PublicKey]) -> ProgramPolicy:
         return cls(Mode.SIGNED, keys=tuple(key.public_bytes_raw() for key in keys))
+
+    def judge(self, offer: Offer, *, peer_authenticated: bool = False) -> None:
+        """`judge_offer` for an offer in one piece."""
+        self.judge_offer(
+            offer.name,
+            offer.digest,
+            offer.size,
+            offer.abi,
+            offer.signature,
+            offer.key_id,
+            peer_authenticated=peer_authenticated,
+        )
 
     def judge_offer(
         self,
