@@ -27,7 +27,7 @@ from tcpls.protocol import frames
 from tcpls.protocol.announcements import PeerAnnouncements
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
 from tcpls.protocol.connections import Connection
-from tcpls.protocol.events import OptionStatus, Pong, StreamReadable
+from tcpls.protocol.events import OptionStatus, Pong, Stage, StreamReadable
 from tcpls.protocol.frames import (
     ALL_CONNECTIONS,
     ALL_FRAMES,
@@ -44,6 +44,11 @@ from tcpls.protocol.frames import (
     ParametersFrame,
     PathStatus,
     Ping,
+    ProgramData,
+    ProgramDetach,
+    ProgramOfferFrame,
+    ProgramRequest,
+    ProgramResult,
     RemoveAddress,
     ResetStream,
     SessionClose,
@@ -57,6 +62,7 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.options import OptionExchange, OptionValue
 from tcpls.protocol.parameters import Parameters
+from tcpls.protocol.programs import ProgramReceiver, ProgramSender
 from tcpls.protocol.stream_table import StreamTable
 from tcpls.protocol.streams import SMALL
 from tcpls.tls.key_schedule import TrafficSecret
@@ -146,6 +152,15 @@ class Session(CoreBase):
             config.open_requests,
             self._outbox.append,
             self._events.append,
+            self._actions.append,
+        )
+        self._shipping = ProgramSender(role, config.program_transfers, self._outbox.append, self._events.append)
+        self._arriving = ProgramReceiver(
+            role,
+            local.programs,
+            config.program_transfers,
+            config.program_total,
+            self._outbox.append,
             self._actions.append,
         )
         self.announcements = PeerAnnouncements(role, self._connections)
@@ -326,6 +341,12 @@ class Session(CoreBase):
             raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
         self._options.receive_request(frame)
 
+    def _on_program_offer(self, connection: Connection, frame: ProgramOfferFrame, now: float) -> None:
+        for connection_id in frame.connections:
+            if connection_id not in self._connections:
+                raise PeerError(Reason.UNKNOWN_CONNECTION, f"{connection_id}")
+        self._arriving.receive_offer(frame)
+
     # The end of the connection.
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
@@ -365,7 +386,18 @@ class Session(CoreBase):
         if tail and not records:
             sink.put(APPLICATION_DATA, tail)
             connection.sent += 1
+        if self._shipping.busy and self._state is _State.OPEN and sink.room:
+            self._put_program_data(connection, sink)
         return connection.sent != before
+
+    def _put_program_data(self, connection: Connection, sink: RecordSink) -> None:
+        """One record between those of the streams, so that neither keeps the other waiting."""
+        frame = self._shipping.next_data()
+        if frame is not None:
+            sink.put(APPLICATION_DATA, encode(frame))
+            if self._retain:
+                connection.unacknowledged_frames.append((connection.sent, frame))
+            connection.sent += 1
 
     def _control(self, connection: Connection, now: float) -> bytes:
         """The control frames for the next record, in the order in which the peer handles them: the first one last."""
@@ -519,6 +551,10 @@ class Session(CoreBase):
         """What the peer has announced so far; None for a pure draft-04 peer."""
         return self._peer
 
+    def records_sent(self, connection_id: int) -> int:
+        """The number of the next record on this connection, counted over changes of keys."""
+        return self._connections[connection_id].sent
+
     @property
     def role(self) -> Role:
         return self._role
@@ -606,6 +642,45 @@ class Session(CoreBase):
         if not self._ended:
             self._options.result(request_id, status, value, errno)
 
+    def offer_program(
+        self,
+        name: str,
+        image: bytes,
+        abi: str,
+        signature: bytes = b"",
+        key_id: bytes = b"",
+        connections: tuple[int, ...] = (),
+    ) -> int:
+        """Offers a program for the peer's side of `connections` (none: of all). `ProgramFinished` follows.
+
+        Raises `NotNegotiated` when the peer has not announced that it takes such a program, and `ApiMisuse`.
+        """
+        self._check_open()
+        support = self._extended_peer().programs
+        return self._shipping.offer(support, name, image, abi, signature, key_id, connections)
+
+    def detach_program(self, program_id: int) -> None:
+        """Takes a program of ours back. `ProgramFinished` with the stage `DETACHED` follows."""
+        self._check_open()
+        self._shipping.detach(program_id)
+
+    def answer_offer(
+        self, program_id: int, accept: bool, reason: str = "", *, cached: bool = False, have: bytes = b""
+    ) -> None:
+        """The answer to `JudgeProgram`. `cached`: the shell has the image and asks for no byte of it.
+
+        `have` is the beginning of the image, kept from a transfer that was cut.
+        """
+        if not self._ended:
+            self._arriving.answer(program_id, accept, reason, cached, have)
+
+    def program_result(
+        self, program_id: int, stage: Stage, ok: bool, algorithm: str = "", reason: str = "", log: str = ""
+    ) -> None:
+        """How far a program of the peer's came; `DETACHED` may also be said unasked."""
+        if not self._ended:
+            self._arriving.result(program_id, stage, ok, algorithm, reason, log)
+
     def _extended_peer(self) -> Parameters:
         if self._peer is None:
             raise NotNegotiated("the peer speaks draft-04 without extensions")
@@ -634,4 +709,9 @@ _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] 
     ParametersFrame: Session._on_parameters,
     TcpOption: Session._on_option,
     TcpOptionResult: lambda session, connection, frame, now: session._options.receive_result(frame),
+    ProgramOfferFrame: Session._on_program_offer,
+    ProgramRequest: lambda session, connection, frame, now: session._shipping.receive_request(frame),
+    ProgramData: lambda session, connection, frame, now: session._arriving.receive_data(frame),
+    ProgramResult: lambda session, connection, frame, now: session._shipping.receive_result(frame),
+    ProgramDetach: lambda session, connection, frame, now: session._arriving.receive_detach(frame),
 }
