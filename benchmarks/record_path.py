@@ -12,7 +12,8 @@ from collections.abc import Callable
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.frames import STREAM_TRAILER
 from tcpls.protocol.parameters import Parameters
-from tcpls.protocol.session import MAX_STREAM_DATA, Session
+from tcpls.protocol.record_writer import MAX_STREAM_DATA
+from tcpls.protocol.session import Session
 from tcpls.tls.engine import InvalidTag
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.openssl import OpenSSLEngine

@@ -1,7 +1,7 @@
 """The TCPLS session: records in and out, and what the application does with streams (draft-piraux-tcpls-04).
 
-This is one of the three places where throughput is decided: `receive_record` for a record that is one Stream frame in
-order, and the loop of `_put_streams`. Everything else is handled frame by frame.
+`receive_record` is one of the places where throughput is decided: a record that is one Stream frame in order is handled
+there and then. Everything else is handled frame by frame.
 """
 
 from __future__ import annotations
@@ -63,19 +63,13 @@ from tcpls.protocol.frames import (
 from tcpls.protocol.options import OptionExchange, OptionValue
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.programs import ProgramReceiver, ProgramSender
+from tcpls.protocol.record_writer import APPLICATION_DATA, TRAILER_SIZE, RecordWriter
 from tcpls.protocol.stream_table import StreamTable
 from tcpls.protocol.streams import SMALL
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
+from tcpls.tls.record import ContentType, RecordSink
 from tcpls.tls.suites import TrafficKeys
 
-TRAILER_SIZE = frames.STREAM_TRAILER.size
-MAX_STREAM_DATA = MAX_CONTENT - TRAILER_SIZE
-"""Bytes of a stream in a record that carries nothing else: 16,369."""
-MAX_CONTROL = 1 << 13
-"""Bytes of control frames that ride behind stream data; larger ones get records of their own."""
-STREAM_RECORDS = 16
-"""Records of streams between two looks at what else waits."""
 MAX_PENDING_FRAMES = 4096
 """Control frames that wait, or wait to be acknowledged. Only a peer that asks and does not read comes here."""
 MAX_PINGS = 64
@@ -84,10 +78,7 @@ NEVER = 1 << 62
 DRAFT_ACKS = Parameters(failover=True)
 """How a pure draft-04 peer is acknowledged: as one that asked for failover with the default frequency."""
 
-APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
-
 _unpack_trailer = frames.STREAM_TRAILER.unpack_from
-_pack_trailer = frames.STREAM_TRAILER.pack
 
 
 class _State(enum.Enum):
@@ -135,14 +126,12 @@ class Session(CoreBase):
         )
         self._connections = {0: connection}
         self._outbox: deque[Frame] = deque()
-        self._retain = local.failover
-        self._unacknowledged = 0
         self._streams = StreamTable(
             role,
             local,
             peer,
             send_buffer=config.send_buffer,
-            retain=self._retain,
+            retain=local.failover,
             events=self._events,
             queue=self._outbox.append,
         )
@@ -163,9 +152,11 @@ class Session(CoreBase):
             self._outbox.append,
             self._actions.append,
         )
+        self._writer = RecordWriter(
+            self._outbox, self._streams, self._shipping, retain=local.failover, limit=config.unacknowledged_limit
+        )
         self.announcements = PeerAnnouncements(role, self._connections)
         self._late_parameters: bytes | None = None
-        self._pings_waiting: deque[int] = deque()
         self._next_ping = 0
         self._state = _State.OPEN
         self._deaf = False
@@ -312,7 +303,7 @@ class Session(CoreBase):
         if about is None:
             raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
         acknowledged = about.acknowledged(frame.highest)
-        self._unacknowledged -= acknowledged.size
+        self._writer.unacknowledged -= acknowledged.size
         for ping_id, sent_at in acknowledged.pings:
             self._events.append(Pong(ping_id, now - sent_at))
         for stream_id in acknowledged.ended:
@@ -369,7 +360,7 @@ class Session(CoreBase):
         while sink.room:
             if connection.update_due:
                 connection.put_update(sink)
-            elif not self._put_some(connection, sink, now):
+            elif not self._writer.put_some(connection, sink, now, data=self._state is not _State.CLOSING):
                 break
         if self._state is not _State.OPEN:
             self._put_close(connection, sink, now)
@@ -377,106 +368,6 @@ class Session(CoreBase):
             # The first thing said after the peer was heard counts as activity; silence in answer to it does not.
             self._heard_since_sent = False
             self._active_at = now
-
-    def _put_some(self, connection: Connection, sink: RecordSink, now: float) -> bool:
-        """A few records of what waits; False when nothing does, or nothing may be sent."""
-        before = connection.sent
-        tail = self._control(connection, now) if self._outbox or connection.ack_due else b""
-        records = 0 if self._state is _State.CLOSING else self._put_streams(connection, sink, tail)
-        if tail and not records:
-            sink.put(APPLICATION_DATA, tail)
-            connection.sent += 1
-        if self._shipping.busy and self._state is _State.OPEN and sink.room:
-            self._put_program_data(connection, sink)
-        return connection.sent != before
-
-    def _put_program_data(self, connection: Connection, sink: RecordSink) -> None:
-        """One record between those of the streams, so that neither keeps the other waiting."""
-        frame = self._shipping.next_data()
-        if frame is not None:
-            sink.put(APPLICATION_DATA, encode(frame))
-            if self._retain:
-                connection.unacknowledged_frames.append((connection.sent, frame))
-            connection.sent += 1
-
-    def _control(self, connection: Connection, now: float) -> bytes:
-        """The control frames for the next record, in the order in which the peer handles them: the first one last."""
-        chosen: list[bytes] = []
-        size = 0
-        if connection.ack_due:
-            chosen.append(self._ack(connection))
-        outbox = self._outbox
-        while outbox:
-            frame = outbox[0]
-            encoded = encode(frame)
-            if chosen and size + len(encoded) > MAX_CONTROL:
-                break
-            outbox.popleft()
-            chosen.append(encoded)
-            size += len(encoded)
-            if isinstance(frame, Ping):
-                connection.ping_sent(self._pings_waiting.popleft(), now)
-            elif isinstance(frame, Stream):
-                self._fin_sent(connection, frame)
-            elif self._retain and not isinstance(frame, _NOT_KEPT):
-                connection.unacknowledged_frames.append((connection.sent, frame))
-        chosen.reverse()
-        return b"".join(chosen)
-
-    def _ack(self, connection: Connection) -> bytes:
-        connection.ack_due = False
-        connection.ack_deadline = None
-        connection.elicited = 0
-        return encode(Ack(connection.connection_id, connection.received - 1))
-
-    def _fin_sent(self, connection: Connection, frame: Stream) -> None:
-        """A FIN without data goes into the next record."""
-        stream = self._streams.sending.get(frame.stream_id)
-        if stream is not None:
-            stream.fin_sent = True
-            if self._retain:
-                connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, True))
-            self._streams.retire(frame.stream_id)
-
-    def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes) -> int:
-        """Records of stream data, each stream in its turn, the first with the control frames of `tail` behind it."""
-        table = self._streams
-        ready = table.ready
-        put = sink.put
-        retain = self._retain
-        most = MAX_STREAM_DATA - len(tail)
-        records = 0
-        while ready and records < STREAM_RECORDS and sink.room:
-            limit = min(most, table.max_sent - table.sent)
-            if retain:
-                limit = min(limit, self._config.unacknowledged_limit - self._unacknowledged)
-            if limit <= 0:
-                break
-            stream = ready[0]
-            start = stream.sent
-            parts = stream.take(limit)
-            end = stream.sent
-            fin = stream.fin_queued and end == stream.written
-            trailer = _pack_trailer(
-                end - start, start, stream.stream_id, frames.STREAM_FIN_TYPE if fin else frames.STREAM_TYPE
-            )
-            if tail:
-                put(APPLICATION_DATA, *parts, trailer, tail)
-                tail = b""
-                most = MAX_STREAM_DATA
-            else:
-                put(APPLICATION_DATA, *parts, trailer)
-            records += 1
-            table.sent += end - start
-            if retain:
-                connection.unacknowledged.append((connection.sent, stream, start, end, fin))
-                self._unacknowledged += end - start
-            connection.sent += 1
-            table.sent_from(stream)
-            if fin:
-                stream.fin_sent = True
-                table.retire(stream.stream_id)
-        return records
 
     def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
         """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
@@ -487,7 +378,7 @@ class Session(CoreBase):
         if self._peer is not None and not self._close_sent:
             code, reason = (self._closing.code, self._closing.reason) if self._closing else (0, "")
             close = encode(SessionClose(code, reason))
-            sink.put(APPLICATION_DATA, close + self._ack(connection) if connection.elicited else close)
+            sink.put(APPLICATION_DATA, close + self._writer.ack(connection) if connection.elicited else close)
             connection.sent += 1
             self._close_sent = True
         if sink.room:
@@ -500,7 +391,7 @@ class Session(CoreBase):
 
     def _put_last(self, connection: Connection, sink: RecordSink, alert: int) -> None:
         if sink.room and alert == Alert.CLOSE_NOTIFY and connection.ack_due:
-            sink.put(APPLICATION_DATA, self._ack(connection))
+            sink.put(APPLICATION_DATA, self._writer.ack(connection))
             connection.sent += 1
         if sink.room:
             connection.put_alert(sink, alert)
@@ -614,11 +505,11 @@ class Session(CoreBase):
 
     def ping(self, now: float) -> int:
         self._check_open()
-        if len(self._pings_waiting) + self._connections[0].pings >= MAX_PINGS:
+        if len(self._writer.pings_waiting) + self._connections[0].pings >= MAX_PINGS:
             raise ApiMisuse(f"{MAX_PINGS} pings are unanswered already")
         ping_id = self._next_ping
         self._next_ping += 1
-        self._pings_waiting.append(ping_id)
+        self._writer.pings_waiting.append(ping_id)
         self._outbox.append(Ping())
         return ping_id
 
@@ -686,9 +577,6 @@ class Session(CoreBase):
             raise NotNegotiated("the peer speaks draft-04 without extensions")
         return self._peer
 
-
-_NOT_KEPT = (Ack, Padding, MaxData, MaxStreamData, MaxStreams)
-"""Frames that are not kept until they are acknowledged: their current values can be written at any time."""
 
 _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] = {
     Ping: Session._on_ping,

@@ -1,0 +1,161 @@
+"""What goes into the records of a connection: control frames, stream data, pieces of programs.
+
+The loop of `_put_streams` is one of the places where throughput is decided: per record it makes the views of the data,
+the trailer, and with failover one small tuple.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tcpls.protocol import frames
+from tcpls.protocol.connections import Connection
+from tcpls.protocol.frames import (
+    Ack,
+    Frame,
+    MaxData,
+    MaxStreamData,
+    MaxStreams,
+    Padding,
+    Ping,
+    Stream,
+    encode,
+)
+from tcpls.protocol.programs import ProgramSender
+from tcpls.protocol.stream_table import StreamTable
+from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
+
+TRAILER_SIZE = frames.STREAM_TRAILER.size
+MAX_STREAM_DATA = MAX_CONTENT - TRAILER_SIZE
+"""Bytes of a stream in a record that carries nothing else: 16,369."""
+MAX_CONTROL = 1 << 13
+"""Bytes of control frames that ride behind stream data; a larger frame gets a record of its own."""
+STREAM_RECORDS = 16
+"""Records of streams between two looks at what else waits."""
+APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
+
+_NOT_KEPT = (Ack, Padding, MaxData, MaxStreamData, MaxStreams)
+"""Frames that are not kept until they are acknowledged: their current values can be written at any time."""
+
+_pack_trailer = frames.STREAM_TRAILER.pack
+
+
+class RecordWriter:
+    """`retain`: what records carry is kept until it is acknowledged, at most `limit` bytes of streams."""
+
+    def __init__(
+        self, outbox: deque[Frame], streams: StreamTable, shipping: ProgramSender, *, retain: bool, limit: int
+    ) -> None:
+        self.outbox = outbox
+        """Control frames that wait for a record."""
+        self.streams = streams
+        self._shipping = shipping
+        self._retain = retain
+        self._limit = limit
+        self.unacknowledged = 0
+        """Bytes of streams in records that were not acknowledged."""
+        self.pings_waiting: deque[int] = deque()
+        """The ids of the pings in the outbox."""
+
+    def put_some(self, connection: Connection, sink: RecordSink, now: float, *, data: bool) -> bool:
+        """A few records of what waits, of control frames alone unless `data`.
+
+        False when nothing waits, or nothing may be sent.
+        """
+        before = connection.sent
+        tail = self._control(connection, now) if self.outbox or connection.ack_due else b""
+        records = self._put_streams(connection, sink, tail) if data else 0
+        if tail and not records:
+            sink.put(APPLICATION_DATA, tail)
+            connection.sent += 1
+        if data and self._shipping.busy and sink.room:
+            self._put_program_data(connection, sink)
+        return connection.sent != before
+
+    def _put_program_data(self, connection: Connection, sink: RecordSink) -> None:
+        """One record between those of the streams, so that neither keeps the other waiting."""
+        frame = self._shipping.next_data()
+        if frame is not None:
+            sink.put(APPLICATION_DATA, encode(frame))
+            if self._retain:
+                connection.unacknowledged_frames.append((connection.sent, frame))
+            connection.sent += 1
+
+    def _control(self, connection: Connection, now: float) -> bytes:
+        """The control frames for the next record, in the order in which the peer handles them: the first one last."""
+        chosen: list[bytes] = []
+        size = 0
+        if connection.ack_due:
+            chosen.append(self.ack(connection))
+        outbox = self.outbox
+        while outbox:
+            frame = outbox[0]
+            encoded = encode(frame)
+            if chosen and size + len(encoded) > MAX_CONTROL:
+                break
+            outbox.popleft()
+            chosen.append(encoded)
+            size += len(encoded)
+            if isinstance(frame, Ping):
+                connection.ping_sent(self.pings_waiting.popleft(), now)
+            elif isinstance(frame, Stream):
+                self._fin_sent(connection, frame)
+            elif self._retain and not isinstance(frame, _NOT_KEPT):
+                connection.unacknowledged_frames.append((connection.sent, frame))
+        chosen.reverse()
+        return b"".join(chosen)
+
+    def ack(self, connection: Connection) -> bytes:
+        connection.ack_due = False
+        connection.ack_deadline = None
+        connection.elicited = 0
+        return encode(Ack(connection.connection_id, connection.received - 1))
+
+    def _fin_sent(self, connection: Connection, frame: Stream) -> None:
+        """A FIN without data goes into the next record."""
+        stream = self.streams.sending.get(frame.stream_id)
+        if stream is not None:
+            stream.fin_sent = True
+            if self._retain:
+                connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, True))
+            self.streams.retire(frame.stream_id)
+
+    def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes) -> int:
+        """Records of stream data, each stream in its turn, the first with the control frames of `tail` behind it."""
+        table = self.streams
+        ready = table.ready
+        put = sink.put
+        retain = self._retain
+        most = MAX_STREAM_DATA - len(tail)
+        records = 0
+        while ready and records < STREAM_RECORDS and sink.room:
+            limit = min(most, table.max_sent - table.sent)
+            if retain:
+                limit = min(limit, self._limit - self.unacknowledged)
+            if limit <= 0:
+                break
+            stream = ready[0]
+            start = stream.sent
+            parts = stream.take(limit)
+            end = stream.sent
+            fin = stream.fin_queued and end == stream.written
+            trailer = _pack_trailer(
+                end - start, start, stream.stream_id, frames.STREAM_FIN_TYPE if fin else frames.STREAM_TYPE
+            )
+            if tail:
+                put(APPLICATION_DATA, *parts, trailer, tail)
+                tail = b""
+                most = MAX_STREAM_DATA
+            else:
+                put(APPLICATION_DATA, *parts, trailer)
+            records += 1
+            table.sent += end - start
+            if retain:
+                connection.unacknowledged.append((connection.sent, stream, start, end, fin))
+                self.unacknowledged += end - start
+            connection.sent += 1
+            table.sent_from(stream)
+            if fin:
+                stream.fin_sent = True
+                table.retire(stream.stream_id)
+        return records
