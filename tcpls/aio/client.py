@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Generator
 from types import TracebackType
@@ -76,7 +77,9 @@ async def _connected(host: str, port: int, config: ClientConfig) -> socket.socke
                 await loop.sock_connect(sock, address)
         except (OSError, TimeoutError) as error:
             sock.close()
-            reason = getattr(error, "strerror", None) or f"no answer in {config.connect_timeout:g} s"
+            # asyncio replaces the error's text by its own; the number is what the kernel said.
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else f"no answer in {config.connect_timeout:g} s"
             failures.append(f"{address[0]} port {port}: {reason}")
         except BaseException:
             sock.close()

@@ -17,6 +17,9 @@ READS_PER_WAKE = 2
 FLUSHES_PER_WAKE = 8
 """Full send buffers handed to the kernel in one callback, for the same reason."""
 
+IDLE = 1.0
+"""Seconds without a record after which a connection holds no more buffer than it needs to listen."""
+
 LINGER = 5.0
 """Seconds that a closed connection waits for the peer's end before it is given up."""
 
@@ -79,6 +82,7 @@ class RecordTransport:
         self._sending_over = False
         self._closing = False
         self._linger: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
 
     # Receiving.
@@ -184,8 +188,8 @@ class RecordTransport:
         self._wake()
 
     def _all_sent(self) -> None:
-        if isinstance(self.sink, UserSpaceSink):
-            self.sink.release()
+        if self._idle is None and not self._closing:
+            self._idle = self._loop.call_later(IDLE, self._release_if_idle, self.sink.sequence, self.bytes_received)
         if self._closing and not self._sending_over:
             # With kTLS a record that send() took may still be outside TCP; it is inside once the socket is
             # writable again. Shutting down before that would cut it.
@@ -204,6 +208,16 @@ class RecordTransport:
         if self._receiving_over:
             self.abort()
 
+    def _release_if_idle(self, sequence: int, bytes_received: int) -> None:
+        """Gives the buffers back when nothing was sent or received for a while."""
+        self._idle = None
+        if sequence != self.sink.sequence or bytes_received != self.bytes_received:
+            self._idle = self._loop.call_later(IDLE, self._release_if_idle, self.sink.sequence, self.bytes_received)
+            return
+        self.source.release()
+        if isinstance(self.sink, UserSpaceSink):
+            self.sink.release()
+
     # Closing.
 
     def close(self) -> None:
@@ -218,8 +232,9 @@ class RecordTransport:
         """Closes the socket now."""
         if self.closed.done():
             return
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._idle):
+            if timer is not None:
+                timer.cancel()
         self._stop_receiving()
         self._sending_over = True
         if self._writing:
