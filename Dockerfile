@@ -8,7 +8,7 @@
 
 # APT_CONFIG and PIP_CONFIG_FILE may name configuration files of the package clients that are mounted for the build.
 
-ARG BASE=docker.io/library/debian:12-slim
+ARG BASE=debian:12-slim
 
 FROM ${BASE} AS build
 ARG APT_CONFIG
