@@ -60,8 +60,8 @@ def refuses(client: Handshake, epoch: Epoch, message: bytes, reason: Reason, ale
 
 
 def server_hello(hello: ClientHello, **changes: Any) -> ServerHello:
-    extensions = {ExtensionType.SUPPORTED_VERSIONS: VERSION_1_3, ExtensionType.KEY_SHARE: SHARE}
-    return replace(ServerHello(RANDOM, hello.session_id, 0x1301, dict(extensions)), **changes)
+    extensions: dict[int, bytes] = {43: VERSION_1_3, 51: SHARE}
+    return replace(ServerHello(RANDOM, hello.session_id, 0x1301, extensions), **changes)
 
 
 HELLOS: list[tuple[dict[str, Any], Reason, Alert]] = [

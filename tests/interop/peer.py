@@ -1,0 +1,235 @@
+"""Blocking sockets under the TLS engine, and the processes of other TLS libraries to talk to. For tests only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tcpls.errors import AlertReceived, TCPLSError
+from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
+from tcpls.tls.engine import InvalidTag
+from tcpls.tls.messages import KeyUpdate
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
+
+TIMEOUT = 20.0
+
+
+def need(program: str) -> str:
+    """The path of a program, or a skip that names it."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+class Channel:
+    """A connection whose handshake is complete: application data both ways, key updates obeyed."""
+
+    def __init__(self, sock: socket.socket, established: Established, *, is_client: bool) -> None:
+        self.established = established
+        self.key_updates = 0
+        self._socket = sock
+        self._read_secret, self._write_secret = established.read_secret, established.write_secret
+        self._opener = RecordOpener(OPENSSL.aead, self._read_secret.keys(established.read_sequence), InvalidTag)
+        self._opener.feed(established.unread)
+        self._sealer = RecordSealer(OPENSSL.aead, self._write_secret.keys(established.write_sequence))
+        self._post = PostHandshake(is_client=is_client)
+
+    def _put(self, content_type: ContentType, content: bytes) -> None:
+        self._sealer.put(content_type, content)
+        self._socket.sendall(self._sealer.pending)
+        self._sealer.sent(len(self._sealer.pending))
+
+    def send(self, data: bytes) -> None:
+        self._put(ContentType.APPLICATION_DATA, data)
+
+    def close(self) -> None:
+        self._put(ContentType.ALERT, b"\x01\x00")
+
+    def update_keys(self, *, request: bool) -> None:
+        self._put(ContentType.HANDSHAKE, PostHandshake.key_update(request))
+        self._write_secret = self._write_secret.next()
+        self._sealer.switch_keys(self._write_secret.keys())
+
+    def receive(self) -> bytes:
+        """The next application data; b"" after close_notify."""
+        while (data := self._receive_one()) is None:
+            continue
+        return data
+
+    def await_key_updates(self, count: int) -> None:
+        """Receives until the peer has updated its keys `count` times in all. Nothing else may come."""
+        while self.key_updates < count:
+            assert self._receive_one() is None
+
+    def _receive_one(self) -> bytes | None:
+        """Application data, or b"" for close_notify; None for handshake content and empty records."""
+        while True:
+            record = self._opener.next_record()
+            if record is None:
+                data = self._socket.recv(1 << 16)
+                if not data:
+                    raise EOFError("the peer ended without close_notify")
+                self._opener.feed(data)
+                continue
+            content_type, content = record
+            if content_type == ContentType.APPLICATION_DATA:
+                return bytes(content) or None
+            if content_type == ContentType.ALERT:
+                if content[1] == 0:
+                    return b""
+                raise AlertReceived(content[1])
+            self._handshake(content)
+            return None
+
+    def _handshake(self, content: memoryview) -> None:
+        for message in self._post.receive(content):
+            if isinstance(message, KeyUpdate):
+                self.key_updates += 1
+                self._read_secret = self._read_secret.next()
+                self._opener.switch_keys(self._read_secret.keys())
+                if message.request:
+                    self.update_keys(request=False)
+
+    def receive_until(self, ending: bytes) -> bytes:
+        received = b""
+        while not received.endswith(ending):
+            data = self.receive()
+            if not data:
+                break
+            received += data
+        return received
+
+
+def _handshake(sock: socket.socket, connection: TLSConnection) -> Established:
+    try:
+        while True:
+            data = connection.data_to_send()
+            if data:
+                sock.sendall(data)
+            if connection.handshake_complete:
+                return connection.established()
+            received = sock.recv(1 << 16)
+            if not received:
+                connection.receive_eof()
+            connection.receive_data(received)
+    except TCPLSError:
+        sock.sendall(connection.data_to_send())
+        sock.shutdown(socket.SHUT_WR)
+        raise
+
+
+@contextmanager
+def connect(port: int, config: ClientConfig) -> Iterator[Channel]:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
+        sock.settimeout(TIMEOUT)
+        connection = ClientConnection(config, random=os.urandom, time=datetime.now(UTC))
+        yield Channel(sock, _handshake(sock, connection), is_client=True)
+
+
+class Listener:
+    """Accepts one connection and shakes hands on it."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(TIMEOUT)
+        self.port: int = self._listener.getsockname()[1]
+
+    @contextmanager
+    def accept(self, config: ServerConfig) -> Iterator[Channel]:
+        sock, _ = self._listener.accept()
+        with sock:
+            sock.settimeout(TIMEOUT)
+            connection = ServerConnection(config, random=os.urandom)
+            yield Channel(sock, _handshake(sock, connection), is_client=False)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    listener = Listener()
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+class Process:
+    """A peer in a process of its own, whose output is collected."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self._output = b""
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        while data := os.read(stdout.fileno(), 1 << 16):
+            with self._changed:
+                self._output += data
+                self._changed.notify_all()
+
+    @property
+    def output(self) -> str:
+        return self._output.decode(errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        with self._changed:
+            found = self._changed.wait_for(lambda: text.encode() in self._output, TIMEOUT)
+        assert found, f"{text!r} is not in the output: {self.output}"
+
+    def say(self, line: str) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(line.encode())
+        stdin.flush()
+
+    def finish(self) -> str:
+        """All of the output, once the process has ended by itself."""
+        self._process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        return self.output
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(TIMEOUT)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    continue
+
+
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[Process]:
+    process = Process([str(argument) for argument in arguments])
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
