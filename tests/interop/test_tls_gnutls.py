@@ -1,0 +1,175 @@
+"""Both roles against gnutls-serv and gnutls-cli over loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from tcpls.errors import AlertReceived, CertificateError, HandshakeError, Reason
+from tcpls.tls.algorithms import Group
+from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.suites import CipherSuite
+from tests.interop.conftest import Pki
+from tests.interop.peer import Process, connect, free_port, listening, need, running
+from tests.unit.tls.pair import KINDS, NAME
+
+SUITES = {
+    CipherSuite.AES_128_GCM_SHA256: "AES-128-GCM",
+    CipherSuite.AES_256_GCM_SHA384: "AES-256-GCM",
+    CipherSuite.CHACHA20_POLY1305_SHA256: "CHACHA20-POLY1305",
+}
+GROUPS = {Group.X25519: "X25519", Group.SECP256R1: "SECP256R1", Group.SECP384R1: "SECP384R1"}
+
+
+def priority(suite: CipherSuite | None = None, *groups: Group) -> str:
+    text = "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+    if suite is not None:
+        text += f":-CIPHER-ALL:+{SUITES[suite]}"
+    if groups:
+        text += ":-GROUP-ALL" + "".join(f":+GROUP-{GROUPS[group]}" for group in groups)
+    return text
+
+
+@contextmanager
+def gnutls_serv(pki: Pki, kind: str, text: str, *arguments: str) -> Iterator[int]:
+    files, port = pki.certificates[kind], free_port()
+    with running(
+        need("gnutls-serv"), "--port", str(port), "--echo", "--x509certfile", files.certificate, "--x509keyfile",
+        files.key, "--priority", text, "--disable-client-cert", *arguments,
+    ) as process:  # fmt: skip
+        process.wait_for("Echo Server listening on IPv4")
+        yield port
+
+
+@contextmanager
+def gnutls_cli(port: int, pki: Pki, text: str, *arguments: str) -> Iterator[Process]:
+    with running(
+        need("gnutls-cli"), "--port", str(port), "--x509cafile", pki.authority, "--sni-hostname", NAME,
+        "--verify-hostname", NAME, "--priority", text, *arguments, "127.0.0.1",
+    ) as process:  # fmt: skip
+        yield process
+
+
+def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
+    return ServerConfig((pki.certificates[kind].identity,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suite", CipherSuite)
+def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
+    config = ClientConfig(NAME, pki.trust, suites=(suite,))
+    with gnutls_serv(pki, kind, priority()) as port, connect(port, config) as channel:
+        assert channel.established.suite is suite
+        channel.send(b"hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.update_keys(request=True)
+        channel.send(b"again\n")
+        assert channel.receive_until(b"\n") == b"again\n"
+        assert channel.key_updates == 1
+        channel.close()
+
+
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("group", Group)
+def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
+    others = tuple(other for other in Group if other is not group)
+    config = ClientConfig(NAME, pki.trust, groups=(*others, group) if retry else (group, *others))
+    with gnutls_serv(pki, "p256", priority(None, group)) as port, connect(port, config) as channel:
+        assert channel.established.group == group.label
+        assert channel.established.retried is retry
+        channel.send(b"hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+
+
+def test_client_alpn(pki: Pki) -> None:
+    config = ClientConfig(NAME, pki.trust, alpn=(b"one", b"two"))
+    with gnutls_serv(pki, "p256", priority(), "--alpn", "two") as port, connect(port, config) as channel:
+        assert channel.established.alpn == b"two"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("expired", Reason.CERTIFICATE_EXPIRED),
+        ("self-signed", Reason.UNTRUSTED_CERTIFICATE),
+        ("unknown-ca", Reason.UNTRUSTED_CERTIFICATE),
+    ],
+)
+def test_client_refuses_certificates(pki: Pki, kind: str, reason: Reason) -> None:
+    with gnutls_serv(pki, kind, priority()) as port:
+        with pytest.raises(CertificateError) as caught, connect(port, ClientConfig(NAME, pki.trust)):
+            pass
+        assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suite", CipherSuite)
+def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority(suite)) as process,
+        listener.accept(server_config(pki, kind)) as channel,
+    ):
+        assert channel.established.suite is suite
+        assert channel.established.server_name == NAME
+        process.wait_for("Handshake was completed")
+        process.say("hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.update_keys(request=True)
+        channel.send(b"hello from here\n")
+        process.wait_for("hello from here")
+        process.say("again\n")
+        assert channel.receive_until(b"\n") == b"again\n"
+        assert channel.key_updates == 1
+        channel.close()
+
+
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("group", Group)
+def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
+    others = tuple(other for other in Group if other is not group)
+    # gnutls sends shares for the first two groups if their kinds differ; with --single-key-share, for the first.
+    text = priority(None, *((*others, group) if retry else (group, *others)))
+    config = replace(server_config(pki), groups=(group,))
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, text, "--single-key-share") as process,
+        listener.accept(config) as channel,
+    ):
+        assert channel.established.group == group.label
+        assert channel.established.retried is retry
+        process.wait_for("Handshake was completed")
+
+
+def test_server_alpn(pki: Pki) -> None:
+    config = replace(server_config(pki), alpn=(b"two",))
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority(), "--alpn", "one", "--alpn", "two") as process,
+        listener.accept(config) as channel,
+    ):
+        assert channel.established.alpn == b"two"
+        process.wait_for("Application protocol: two")
+
+
+def test_server_is_refused(pki: Pki) -> None:
+    with listening() as listener, gnutls_cli(listener.port, pki, priority()) as process:
+        with (
+            pytest.raises((AlertReceived, ConnectionError, EOFError, HandshakeError)),
+            listener.accept(server_config(pki, "expired")) as channel,
+        ):
+            # gnutls-cli judges the certificate when the handshake is over.
+            channel.receive()
+            raise EOFError("closed")
+        process.wait_for("The certificate is NOT trusted")
+
+
+def test_server_meets_tls_1_2(pki: Pki) -> None:
+    with listening() as listener, gnutls_cli(listener.port, pki, "NORMAL:-VERS-ALL:+VERS-TLS1.2") as process:
+        with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
+            pass
+        assert caught.value.reason is Reason.UNSUPPORTED_VERSION
+        process.wait_for("protocol version")
