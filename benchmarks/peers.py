@@ -1,4 +1,4 @@
-"""What is measured, each in two processes on loopback: a sender that is asked for bytes, and a receiver that counts them."""
+"""What is measured against: a sender that is asked for bytes and a receiver that counts them, in two processes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def certificates() -> Iterator[Files]:
         leaf.private_key_pem.write_to_path(files.key)
         # Python's ssl cannot choose the suite of TLS 1.3 itself before 3.14; OpenSSL's configuration can.
         configuration = Path(folder) / "openssl.cnf"
-        configuration.write_text(
-            f"openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nCiphersuites = {SUITE}\nGroups = X25519\n"
-        )
+        sections = "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n"
+        configuration.write_text(f"{sections}Ciphersuites = {SUITE}\nGroups = X25519\n")
         os.environ["OPENSSL_CONF"] = str(configuration)
         yield files
 
@@ -112,11 +111,11 @@ def client_context(files: Files) -> ssl.SSLContext:
 
 
 def ssl_receive(port: int, files: Files, size: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as plain:
-        with client_context(files).wrap_socket(plain, server_hostname="localhost") as sock:
-            if sock.cipher()[0] != SUITE:  # type: ignore[index]
-                raise RuntimeError("another suite was chosen")
-            _receive_blocking(sock, size)
+    plain = socket.create_connection(("127.0.0.1", port))
+    with client_context(files).wrap_socket(plain, server_hostname="localhost") as sock:
+        if sock.cipher()[0] != SUITE:  # type: ignore[index]
+            raise RuntimeError("another suite was chosen")
+        _receive_blocking(sock, size)
 
 
 def raw_receive(port: int, files: Files, size: int) -> None:

@@ -38,8 +38,8 @@ def main() -> None:
     for name, values in rates.items():
         ratios = sorted(ours / theirs for ours, theirs in zip(rates["tcpls"], values, strict=True))
         print(
-            f"{name}: median {statistics.median(values):.2f} GB/s; tcpls/{name}: median {statistics.median(ratios):.2f}, "
-            f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+            f"{name}: median {statistics.median(values):.2f} GB/s; "
+            f"tcpls/{name}: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
         )
 
 

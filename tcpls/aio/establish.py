@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import socket
 
@@ -104,7 +103,6 @@ def make_session(
         role=role.name.lower(),
         tcpls="on" if outcome.tcpls else f"off, {outcome.why}",
         established=established,
-        peer_parameters=_announced(outcome.peer),
     )
     session = Session(core, facts, programs)
     session.add_transport(_transport(sock, core, config, established, session))
@@ -147,7 +145,8 @@ def _transport(
             if config.ktls is KTLS.REQUIRE:
                 raise
             sink = UserSpaceSink(OPENSSL.aead, keys).attach(sock)
-            ktls_tx = f"off, {error.hint}"
+            # The reason in short; `tcpls doctor` has it whole, with the cure.
+            ktls_tx = f"off, {error.hint.partition(':')[0]}"
     return RecordTransport(
         loop=asyncio.get_running_loop(),
         sock=sock,
@@ -158,14 +157,3 @@ def _transport(
         wake=session.pump,
         ktls_tx=ktls_tx,
     )
-
-
-def _announced(peer: Parameters | None) -> dict[str, object]:
-    """The peer's parameters for people: those that say something."""
-    if peer is None:
-        return {}
-    return {
-        key.replace("_", " "): value
-        for key, value in dataclasses.asdict(peer).items()
-        if value not in (None, (), 0, False)
-    }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from tcpls.aio.transport import RecordTransport
 from tcpls.kernel import sockopts
+from tcpls.protocol.options import BY_ID
+from tcpls.protocol.parameters import PROGRAMS_AUTHENTICATED, PROGRAMS_PINNED, PROGRAMS_SIGNED, Parameters
 from tcpls.tls.connection import Established
 
 
@@ -58,7 +60,13 @@ class SessionInfo:
         if self.alpn:
             rows.append(f"ALPN: {self.alpn}")
         if self.peer_parameters:
-            rows.append("peer: " + ", ".join(f"{key}={value}" for key, value in self.peer_parameters.items()))
+            said = (f"{key.replace('_', ' ')} {value}" for key, value in self.peer_parameters.items())
+            rows.append("the peer announces: " + ", ".join(said))
+        return rows + self.connection_lines()
+
+    def connection_lines(self) -> list[str]:
+        """The lines about the connections alone: what changes while the session lasts."""
+        rows = []
         for connection in self.connections:
             rows.append(
                 f"connection {connection.connection_id}: {connection.local} to {connection.remote}, "
@@ -80,10 +88,9 @@ class Facts:
     signature: str
     alpn: str
     server_name: str
-    peer_parameters: dict[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, role: str, tcpls: str, established: Established, peer_parameters: dict[str, object]) -> Facts:
+    def of(cls, role: str, tcpls: str, established: Established) -> Facts:
         return cls(
             role=role,
             tcpls=tcpls,
@@ -92,10 +99,9 @@ class Facts:
             signature=established.signature_scheme,
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
-            peer_parameters=peer_parameters,
         )
 
-    def session_info(self, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:
+    def session_info(self, peer: Parameters | None, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:
         return SessionInfo(
             role=self.role,
             tcpls=self.tcpls,
@@ -105,9 +111,30 @@ class Facts:
             signature=self.signature,
             alpn=self.alpn,
             server_name=self.server_name,
-            peer_parameters=self.peer_parameters,
+            peer_parameters=describe(peer),
             connections=connections,
         )
+
+
+_PROGRAM_MODES = {PROGRAMS_PINNED: "pinned", PROGRAMS_SIGNED: "signed", PROGRAMS_AUTHENTICATED: "authenticated"}
+
+
+def describe(peer: Parameters | None) -> dict[str, object]:
+    """What a peer has announced, with names for numbers; what it does not offer is left out."""
+    if peer is None:
+        return {}
+    said: dict[str, object] = {
+        "session_window": peer.session_window,
+        "stream_window": peer.stream_window,
+        "stream_limit": peer.stream_limit,
+        "idle_timeout_ms": peer.idle_timeout,
+        "failover": "wanted" if peer.failover else "",
+        "options": " ".join(BY_ID[number].name for number in peer.options if number in BY_ID),
+    }
+    if peer.programs is not None:
+        modes = " ".join(name for bit, name in _PROGRAM_MODES.items() if peer.programs.modes & bit)
+        said["programs"] = f"{modes} up to {peer.programs.size_limit} bytes of {peer.programs.abi}"
+    return {key: value for key, value in said.items() if value}
 
 
 def connection_info(transport: RecordTransport) -> ConnectionInfo:

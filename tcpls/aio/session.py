@@ -84,7 +84,8 @@ class Session:
     def info(self) -> SessionInfo:
         """What is really in use: asked anew of the kernel at each call."""
         return self._facts.session_info(
-            tuple(connection_info(transport) for transport in self._driver.open_transports())
+            self._core.peer_parameters if isinstance(self._core, SessionCore) else None,
+            tuple(connection_info(transport) for transport in self._driver.open_transports()),
         )
 
     def congestion(self, connection_id: int = 0) -> str:

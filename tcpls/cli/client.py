@@ -19,9 +19,10 @@ from tcpls import (
     connect,
     parse_option,
 )
-from tcpls.cli import options, privileges
+from tcpls.cli import options, privileges, progress
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
+from tcpls.cli.stdio import join
 
 EPILOG = """\
 commands:
@@ -29,6 +30,7 @@ commands:
   get NAME [FILE]   fetch NAME into FILE (its own name if none; - is standard output)
   get /N            fetch N bytes and throw them away: for measuring
   put FILE [NAME]   send FILE
+Several commands run one after the other in one session: get a.bin put b.bin
 
 exit codes: 0 ok, 1 refused, 2 usage, 3 files, 4 resolve or connect, 5 TLS alert, 6 certificate not trusted,
 7 no TCPLS, 8 kernel feature absent, 9 session lost, 10 protocol violation, 28 timeout, 130/143 signals
@@ -38,7 +40,7 @@ exit codes: 0 ok, 1 refused, 2 usage, 3 files, 4 resolve or connect, 5 TLS alert
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tcpls client",
-        usage="%(prog)s [options] HOST[:PORT] [PORT] [get NAME [FILE] | put FILE [NAME]]",
+        usage="%(prog)s [options] HOST[:PORT] [PORT] [get NAME [FILE] | put FILE [NAME]]...",
         description="A TCPLS client. It falls back to ordinary TLS 1.3 when the server does not know TCPLS.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,13 +64,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """`get` or `put`, what it is about, and the other name if there is one."""
+
+    verb: str
+    name: str
+    other: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The command line, checked: nothing that the user wrote can fail later for its form."""
 
     host: str
     port: int
-    command: str
-    names: tuple[str, ...]
+    commands: tuple[Command, ...]
     config: ClientConfig
     peer_options: tuple[tuple[str, int | str], ...]
     program: ProgramFile | None
@@ -76,15 +86,27 @@ class Plan:
     quiet: bool
 
 
+def parse_commands(words: Sequence[str]) -> tuple[Command, ...]:
+    """`get A put B C` is two commands; a file of such a name is written `./get`. Raises `UsageError`."""
+    commands: list[list[str]] = []
+    for word in words:
+        if word in ("get", "put"):
+            commands.append([word])
+        elif commands:
+            commands[-1].append(word)
+        else:
+            raise UsageError(f"{word!r} is no command: get or put")
+    for command in commands:
+        if not 2 <= len(command) <= 3:
+            raise UsageError(f"{command[0]} takes one name or two")
+    return tuple(Command(verb, names[0], names[1] if len(names) > 1 else None) for verb, *names in commands)
+
+
 def plan(arguments: argparse.Namespace) -> Plan:
     host, port, words = options.parse_endpoint(arguments.words)
+    commands = parse_commands(words)
     if not host:
         raise UsageError("which HOST?")
-    command, names = (words[0], tuple(words[1:])) if words else ("", ())
-    if command not in ("", "get", "put"):
-        raise UsageError(f"{command!r} is no command: get or put")
-    if command and not 1 <= len(names) <= 2:
-        raise UsageError(f"{command} takes one name or two")
     try:
         peer_options = tuple(parse_option(text) for group in arguments.peer_option for text in options.split(group))
     except ConfigurationError as error:
@@ -93,8 +115,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         host=host,
         port=port,
-        command=command,
-        names=names,
+        commands=commands,
         config=ClientConfig(
             ca_file=arguments.ca_certs,
             verify=not arguments.insecure,
@@ -115,8 +136,8 @@ async def client(todo: Plan) -> None:
         for line in session.info().lines():
             _say(todo, line)
         await _ask_peer(session, todo)
-        await _command(session, todo)
-        for line in session.info().lines()[2:] if todo.command else ():
+        await _run_commands(session, todo)
+        for line in session.info().connection_lines() if todo.commands else ():
             _say(todo, line)
     error = await session.wait_ended()
     if error is not None:
@@ -145,20 +166,28 @@ async def _ask_peer(session: Session, todo: Plan) -> None:
             _say(todo, f"the server's kernel reports {shipment.algorithm} on this connection")
 
 
-async def _command(session: Session, todo: Plan) -> None:
-    if not todo.command:
-        from tcpls.cli.stdio import join
-
+async def _run_commands(session: Session, todo: Plan) -> None:
+    """One after the other, each on streams of its own of the one session."""
+    if not todo.commands:
         await join(await session.open_stream())
         return
     from tcpls.cli.transfer import Transfer
 
     transfer = Transfer(session, todo.host, todo.timeout, todo.quiet)
-    first, second = todo.names[0], todo.names[1] if len(todo.names) > 1 else None
-    if todo.command == "get":
-        await transfer.get(first, second)
-    else:
-        await transfer.put(first, second)
+    for command in todo.commands:
+        if command.verb == "get":
+            await transfer.get(command.name, command.other)
+        else:
+            await transfer.put(command.name, command.other)
+
+
+def _load_transfers() -> None:
+    """Loads what commands need while this process can still read the files that it is made of."""
+    try:
+        import tcpls.cli.transfer  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(f"get and put need the package {error.name}: pip install 'tcpls[cli]'") from None
+    progress.preload()
 
 
 def _say(todo: Plan, line: str) -> None:
@@ -176,6 +205,8 @@ def execute(arguments: argparse.Namespace) -> int:
     async def work() -> None:
         todo = plan(arguments)
         try:
+            if todo.commands:
+                _load_transfers()
             if arguments.user:
                 privileges.become(arguments.user)
             await client(todo)

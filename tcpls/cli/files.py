@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import h11
 
-from tcpls import Session, Stream
+from tcpls import ApiMisuse, Session, Stream
 from tcpls.cli.exits import FileError
 from tcpls.cli.http import Head, Incoming, digest_header, file_digest
 from tcpls.cli.progress import summary
@@ -45,18 +45,18 @@ class FileService:
         """Serves every stream of a session, at the same time, until the client closes it."""
         async with asyncio.TaskGroup() as streams:
             async for stream in session.streams():
-                streams.create_task(self._stream(stream))
+                streams.create_task(self._stream(session, stream))
 
-    async def _stream(self, stream: Stream) -> None:
+    async def _stream(self, session: Session, stream: Stream) -> None:
         try:
-            await self._requests(stream)
+            await self._requests(session, stream)
         except StreamReset as reset:
             logger.info("stream %d: %s", stream.id, reset)
         except h11.RemoteProtocolError as error:
             logger.info("stream %d: not a request: %s", stream.id, error)
             await self._refuse_garbage(stream)
 
-    async def _requests(self, stream: Stream) -> None:
+    async def _requests(self, session: Session, stream: Stream) -> None:
         """Request after request on one stream, as HTTP/1.1 has it."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         incoming = Incoming(stream, connection)
@@ -69,7 +69,7 @@ class FileService:
                 head = None
             if head is None:
                 break
-            await Response(self, connection, incoming, head).give()
+            await Response(self, session, connection, incoming, head).give()
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 break
             connection.start_next_cycle()
@@ -116,8 +116,11 @@ class FileService:
 class Response:
     """The answer to one request."""
 
-    def __init__(self, service: FileService, connection: h11.Connection, incoming: Incoming, head: Head) -> None:
+    def __init__(
+        self, service: FileService, session: Session, connection: h11.Connection, incoming: Incoming, head: Head
+    ) -> None:
         self._service = service
+        self._session = session
         self._h11 = connection
         self._incoming = incoming
         self._stream = incoming.stream
@@ -160,7 +163,7 @@ class Response:
         except PermissionError:
             await self._say(403, f"{self._head.target}: permission denied\n")
             return
-        logger.info("%s", summary(f"GET {self._head.target}", size, time.monotonic() - started))
+        self._tell(size, started)
 
     async def _send_file(self, descriptor: int, size: int) -> None:
         """Reads one block ahead in a thread, so that a slow disk holds up nobody else."""
@@ -186,7 +189,7 @@ class Response:
             started = time.monotonic()
             for block in self._service.filler(size):
                 await self._write(block)
-            logger.info("%s", summary(f"GET {self._head.target}", size, time.monotonic() - started))
+            self._tell(size, started)
         await self._finish()
 
     # PUT.
@@ -206,9 +209,7 @@ class Response:
             await self._say(507, f"{self._head.target}: {error.strerror}\n", close=True)
             return
         size = self._head.body_size or 0
-        logger.info(
-            "%s, sha-256 %s", summary(f"PUT {self._head.target}", size, time.monotonic() - started), digest.hex()
-        )
+        self._tell(size, started, f"; sha-256 {digest.hex()}")
         await self._say(201, headers=[("Repr-Digest", digest_header(digest))], close=True)
 
     async def _store(self, path: Path) -> bytes:
@@ -227,6 +228,15 @@ class Response:
         return digest
 
     # The parts of a response.
+
+    def _tell(self, size: int, started: float, more: str = "") -> None:
+        """Says what went through, and by which congestion control, as the kernel reports it on this socket."""
+        try:
+            algorithm = self._session.congestion()
+        except (ApiMisuse, OSError):
+            algorithm = "gone"
+        said = summary(f"{self._head.method} {self._head.target}", size, time.monotonic() - started)
+        logger.info("%s; congestion control %s%s", said, algorithm, more)
 
     async def _say(
         self, status: int, text: str = "", headers: list[tuple[str, str]] | None = None, *, close: bool = False

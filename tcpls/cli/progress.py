@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import IO, Protocol
 
 
 class Bar(Protocol):
@@ -66,7 +68,7 @@ class PlainBar:
 class RichBar:
     """A bar on a terminal. Redrawn by its own thread, ten times a second."""
 
-    def __init__(self, label: str, total: int | None) -> None:
+    def __init__(self, label: str, total: int | None, file: IO[str] | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -76,7 +78,7 @@ class RichBar:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=file is None, file=file),
             transient=True,
         )
         self._task = self._progress.add_task(label, total=total)
@@ -97,6 +99,12 @@ class RichBar:
     ) -> None:
         self._progress.advance(self._task, self._pending)
         self._progress.stop()
+
+
+def preload() -> None:
+    """Draws a bar to nowhere: rich loads parts of itself when it first draws, which an ordinary user may not read."""
+    with contextlib.suppress(ImportError), RichBar("", 1, file=io.StringIO()) as bar:
+        bar.advance(1)
 
 
 def progress_bar(label: str, total: int | None, *, quiet: bool = False) -> Bar:

@@ -14,6 +14,7 @@ from tcpls.cli import options, privileges
 from tcpls.cli.exits import UsageError
 from tcpls.cli.progress import summary
 from tcpls.cli.run import run
+from tcpls.cli.stdio import join
 
 logger = logging.getLogger("tcpls.server")
 
@@ -72,8 +73,6 @@ async def _echo_stream(stream: Stream) -> None:
 
 async def standard_io(session: Session) -> None:
     """Joins the first stream to standard input and output."""
-    from tcpls.cli.stdio import join
-
     await join(await session.accept_stream())
 
 
