@@ -18,6 +18,8 @@ from tcpls.wire import Buffer
 
 _FATAL = 2
 
+_CONTENT_TYPES = frozenset(ContentType)
+
 _CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
 
 MAX_CHANGE_CIPHER_SPECS = 4
@@ -168,7 +170,9 @@ class TLSConnection:
         # RFC 8446 5: change_cipher_spec may come after the first ClientHello and until the peer's Finished.
         if not expected and not (outer_type == ContentType.CHANGE_CIPHER_SPEC and self._peer_spoke):
             # RFC 8446 5: an unexpected record type is an unexpected_message.
-            raise HandshakeError(Reason.UNEXPECTED_RECORD, f"outer type {outer_type}")
+            known = outer_type in _CONTENT_TYPES
+            reason = Reason.UNEXPECTED_RECORD if known else Reason.BAD_RECORD_HEADER
+            raise HandshakeError(reason, f"outer type {outer_type}")
 
     def _receive_record(self, outer_type: int, record: bytes) -> None:
         if outer_type == ContentType.CHANGE_CIPHER_SPEC:

@@ -213,9 +213,9 @@ def test_change_cipher_spec_is_dropped_and_bounded() -> None:
         (record(21, b"\x02"), Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         (record(21, b"\x02\x28\x02\x28"), Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         (record(23, b"early"), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
-        (record(24, b"heartbeat"), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
-        (b"HTTP/1.1 400 Bad Request", Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
-        (b"\x80", Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
+        (record(24, b"heartbeat"), Reason.BAD_RECORD_HEADER, Alert.UNEXPECTED_MESSAGE),
+        (b"HTTP/1.1 400 Bad Request", Reason.BAD_RECORD_HEADER, Alert.UNEXPECTED_MESSAGE),
+        (b"\x80", Reason.BAD_RECORD_HEADER, Alert.UNEXPECTED_MESSAGE),
         (b"\x16\x03\x03\x40\x01", Reason.RECORD_OVERFLOW, Alert.RECORD_OVERFLOW),
         (record(22, b"\x02\x00\x00") + CHANGE_CIPHER_SPEC, Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
         (record(22, b"\x02\x01\x00\x00"), Reason.TOO_LARGE, Alert.ILLEGAL_PARAMETER),
@@ -231,7 +231,7 @@ def test_records_that_a_client_refuses_at_first(data: bytes, reason: Reason, ale
     [
         (CHANGE_CIPHER_SPEC, Reason.UNEXPECTED_RECORD),
         (record(23, b"data"), Reason.UNEXPECTED_RECORD),
-        (b"GET / HTTP/1.1\r\n", Reason.UNEXPECTED_RECORD),
+        (b"GET / HTTP/1.1\r\n", Reason.BAD_RECORD_HEADER),
         (record(22, b"\x14"), Reason.UNEXPECTED_MESSAGE),
     ],
 )

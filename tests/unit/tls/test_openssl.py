@@ -1,0 +1,99 @@
+"""The engine: key exchange with good and bad shares, signatures, and keys from the given random bytes alone."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from tcpls.errors import Alert, CertificateError, HandshakeError, Reason
+from tcpls.tls.algorithms import Group
+from tcpls.tls.key_schedule import TrafficSecret, expand_label
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.suites import CipherSuite
+from tests.unit.tls.pair import KINDS, identity, leaf, refused, seeded
+
+OFF_CURVE = b"\x04" + b"\x01" * 64
+# The points of small order of curve25519, as RFC 7748 section 6.1 has them refused.
+SMALL_ORDER = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+
+
+@pytest.mark.parametrize("group", Group)
+def test_key_exchange(group: Group) -> None:
+    one, other = OPENSSL.private_share(group, seeded(1)), OPENSSL.private_share(group, seeded(2))
+    assert one.exchange(other.public) == other.exchange(one.public)
+    assert OPENSSL.private_share(group, seeded(1)).public == one.public
+    assert one.public != other.public
+
+
+@pytest.mark.parametrize(
+    ("group", "public"),
+    [
+        *((Group.X25519, bytes.fromhex(point)) for point in SMALL_ORDER),
+        (Group.X25519, bytes(31)),
+        (Group.X25519, b"\x09" * 33),
+        (Group.X25519, b""),
+        (Group.SECP256R1, OFF_CURVE),
+        (Group.SECP256R1, b"\x04" + bytes(64)),
+        (Group.SECP256R1, b"\x00"),
+        (Group.SECP256R1, b""),
+        (Group.SECP256R1, OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[:-1]),
+        (Group.SECP256R1, b"\x02" + OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[1:33]),
+        (Group.SECP256R1, b"\x06" + OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[1:]),
+        (Group.SECP384R1, b"\x04" + b"\x01" * 96),
+        (Group.SECP384R1, OPENSSL.private_share(Group.SECP256R1, seeded(3)).public),
+    ],
+)
+def test_bad_shares(group: Group, public: bytes) -> None:
+    with pytest.raises(HandshakeError) as caught:
+        OPENSSL.private_share(group, seeded(1)).exchange(public)
+    refused(caught.value, Reason.BAD_KEY_SHARE, Alert.ILLEGAL_PARAMETER)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signatures(kind: str) -> None:
+    signer, key = identity(kind).signer, OPENSSL.public_key(leaf(kind).der)
+    assert signer.schemes == key.schemes
+    for scheme in signer.schemes:
+        signature = signer.sign(scheme, b"data")
+        key.verify(scheme, signature, b"data")
+        for bad in (signature[:-1], b"", signature[:-1] + bytes((signature[-1] ^ 1,))):
+            with pytest.raises(HandshakeError) as caught:
+                key.verify(scheme, bad, b"data")
+            refused(caught.value, Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR)
+
+
+@pytest.mark.parametrize("der", [b"", b"\x30\x00", b"junk", leaf().der[:-1], leaf().der + b"\0"])
+def test_what_is_no_certificate(der: bytes) -> None:
+    with pytest.raises(CertificateError) as caught:
+        OPENSSL.public_key(der)
+    refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
+
+
+@pytest.mark.parametrize("suite", CipherSuite)
+@pytest.mark.parametrize("length", [1, 12, 32, 48, 49, 100, 500])
+def test_expand_label(suite: CipherSuite, length: int) -> None:
+    """Against another implementation of HKDF-Expand, over the HkdfLabel of RFC 8446 7.1."""
+    algorithm = hashes.SHA384() if suite.hash_name == "sha384" else hashes.SHA256()
+    secret, context = bytes(range(suite.hash_size)), bytes(20)
+    info = length.to_bytes(2, "big") + b"\x0atls13 test" + b"\x14" + context
+    expected = HKDFExpand(algorithm, length, info).derive(secret)
+    assert expand_label(OPENSSL, suite, secret, b"test", context, length) == expected
+
+
+def test_generations_of_a_traffic_secret() -> None:
+    first = TrafficSecret(OPENSSL, CipherSuite.AES_256_GCM_SHA384, bytes(48))
+    second = first.next()
+    assert (first.generation, second.generation) == (0, 1)
+    assert second.secret != first.secret
+    assert second.keys(5).sequence == 5
+    assert second.keys().key != first.keys().key
+    assert "secret=" not in repr(first)

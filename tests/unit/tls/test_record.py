@@ -1,0 +1,241 @@
+"""Record protection: sequence numbers, limits, padding, split delivery, growth, connection ids, opening in place."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpls.errors import Alert, PeerError, ProtocolViolation, Reason
+from tcpls.tls.engine import InvalidTag
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.record import HEADER_SIZE, MAX_CIPHERTEXT, MAX_CONTENT, RECORD_ROOM, RecordOpener, RecordSealer
+from tcpls.tls.suites import TAG_SIZE, CipherSuite, TrafficKeys
+from tests.unit.tls.pair import refused
+
+
+def keys(suite: CipherSuite = CipherSuite.AES_128_GCM_SHA256, sequence: int = 0) -> TrafficKeys:
+    return TrafficKeys(suite, bytes(range(suite.key_size)), bytes(range(12)), sequence)
+
+
+def make_sealer(used: TrafficKeys | None = None, capacity: int = 32 * RECORD_ROOM) -> RecordSealer:
+    return RecordSealer(OPENSSL.aead, used or keys(), capacity)
+
+
+def make_opener(used: TrafficKeys | None = None) -> RecordOpener:
+    return RecordOpener(OPENSSL.aead, used or keys(), InvalidTag)
+
+
+def opened(opener: RecordOpener) -> tuple[int, bytes] | None:
+    record = opener.next_record()
+    return None if record is None else (record[0], bytes(record[1]))
+
+
+def receive(opener: RecordOpener, data: bytes) -> None:
+    """As a shell does, in as many pieces as there is room for."""
+    while data:
+        room = opener.writable()
+        count = min(len(room), len(data))
+        room[:count] = data[:count]
+        opener.received(count)
+        data = data[count:]
+
+
+def raw_record(inner: bytes, used: TrafficKeys | None = None) -> bytes:
+    """A record of any TLSInnerPlaintext."""
+    used = used or keys()
+    header = b"\x17\x03\x03" + (len(inner) + TAG_SIZE).to_bytes(2, "big")
+    nonce = (int.from_bytes(used.iv, "big") ^ used.sequence).to_bytes(12, "big")
+    sealed = bytearray(len(inner) + TAG_SIZE)
+    OPENSSL.aead(used).encrypt_into(nonce, inner, header, sealed)
+    return header + sealed
+
+
+def refuses(data: bytes, reason: Reason, alert: Alert) -> None:
+    opener = make_opener()
+    receive(opener, data)
+    with pytest.raises(ProtocolViolation) as caught:
+        opener.next_record()
+    refused(caught.value, reason, alert)
+
+
+@pytest.mark.parametrize("suite", CipherSuite)
+def test_many_records(suite: CipherSuite) -> None:
+    sealer, opener = make_sealer(keys(suite)), make_opener(keys(suite))
+    for number in range(20):
+        sealer.put(23, b"record ", str(number).encode(), memoryview(b"!"))
+        assert sealer.sequence == number + 1
+    receive(opener, bytes(sealer.pending))
+    for number in range(20):
+        assert opened(opener) == (23, b"record %d!" % number)
+        assert opener.sequence == number + 1
+    assert opened(opener) is None
+    assert opener.buffered == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, MAX_CONTENT - 1, MAX_CONTENT])
+def test_sizes(size: int) -> None:
+    sealer, opener = make_sealer(), make_opener()
+    sealer.put(22, bytes(size))
+    assert len(sealer.pending) == HEADER_SIZE + size + 1 + TAG_SIZE
+    receive(opener, bytes(sealer.pending))
+    assert opened(opener) == (22, bytes(size))
+
+
+def test_split_delivery() -> None:
+    sealer, opener = make_sealer(), make_opener()
+    sealer.put(23, b"first")
+    sealer.put(21, b"\1\0")
+    found = []
+    for byte in bytes(sealer.pending):
+        receive(opener, bytes((byte,)))
+        if record := opened(opener):
+            found.append(record)
+    assert found == [(23, b"first"), (21, b"\1\0")]
+
+
+def test_room_and_partly_sent() -> None:
+    sealer = make_sealer(capacity=2 * RECORD_ROOM)
+    sealer.put(23, bytes(MAX_CONTENT))
+    assert sealer.room
+    sealer.put(23, bytes(MAX_CONTENT))
+    assert not sealer.room
+    whole = bytes(sealer.pending)
+    sealer.sent(10)
+    assert sealer.pending == whole[10:]
+    assert not sealer.room
+    sealer.sent(len(whole) - 10)
+    assert sealer.room
+    assert not sealer.pending
+    sealer.release()
+    sealer.put(23, b"again")
+    opener = make_opener(keys(sequence=2))
+    receive(opener, bytes(sealer.pending))
+    assert opened(opener) == (23, b"again")
+
+
+def test_growth_of_both_buffers() -> None:
+    sealer, opener = make_sealer(), make_opener()
+    count = 0
+    while sealer.room:
+        sealer.put(23, count.to_bytes(4, "big"), bytes(MAX_CONTENT - 4))
+        count += 1
+    assert count == 32
+    data, found = bytes(sealer.pending), 0
+    while data:
+        room = opener.writable()
+        taken = min(len(room), len(data))
+        room[:taken] = data[:taken]
+        opener.received(taken)
+        data = data[taken:]
+        while record := opener.next_record():
+            assert record[1][:4] == found.to_bytes(4, "big")
+            found += 1
+    assert found == count
+    opener.release()
+    assert len(opener.writable()) == HEADER_SIZE + MAX_CIPHERTEXT
+
+
+def test_feeding_does_not_grow_without_end() -> None:
+    sealer, opener = make_sealer(), make_opener()
+    for _ in range(100):
+        sealer.put(23, bytes(1000))
+        opener.feed(sealer.pending)
+        sealer.sent(len(sealer.pending))
+        assert opened(opener) == (23, bytes(1000))
+    assert len(opener.writable()) == HEADER_SIZE + MAX_CIPHERTEXT
+
+
+def test_discarded_records_take_no_sequence_number() -> None:
+    sealer, opener = make_sealer(), make_opener()
+    opener.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(ProtocolViolation):
+        opener.next_record()
+    opener.discard()
+    sealer.put(23, b"data")
+    opener.feed(sealer.pending)
+    assert opened(opener) == (23, b"data")
+
+
+@pytest.mark.parametrize("padding", [1, 100, MAX_CONTENT - 4])
+def test_padding(padding: int) -> None:
+    opener = make_opener()
+    receive(opener, raw_record(b"data\x17" + bytes(padding)))
+    assert opened(opener) == (23, b"data")
+
+
+def test_padded_empty_content() -> None:
+    opener = make_opener()
+    receive(opener, raw_record(b"\x17" + bytes(10)))
+    assert opened(opener) == (23, b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "alert"),
+    [
+        (raw_record(bytes(10)), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
+        (raw_record(b"x" * (MAX_CONTENT + 2)), Reason.RECORD_OVERFLOW, Alert.RECORD_OVERFLOW),
+        (raw_record(b"x" * MAX_CONTENT + b"\x17\0"), Reason.RECORD_OVERFLOW, Alert.RECORD_OVERFLOW),
+        (b"\x17\x03\x03\x41\x01", Reason.RECORD_OVERFLOW, Alert.RECORD_OVERFLOW),
+        (b"\x17\x03\x03\x00\x10" + bytes(16), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC),
+        (b"\x17\x03\x03\x00\x00", Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC),
+        (b"\x17\x03\x03\x00\x20" + bytes(32), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC),
+        (b"\x16\x03\x03\x00\x20" + bytes(32), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
+        (b"\x14\x03\x03\x00\x01\x01", Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
+        (b"\x99\x03\x03\x00\x01\x01", Reason.BAD_RECORD_HEADER, Alert.UNEXPECTED_MESSAGE),
+    ],
+)
+def test_refusals(data: bytes, reason: Reason, alert: Alert) -> None:
+    refuses(data, reason, alert)
+
+
+def test_a_header_is_authenticated() -> None:
+    """RFC 8446 5.2: the version is part of the additional data, though it is otherwise ignored."""
+    record = bytearray(raw_record(b"data\x17"))
+    record[2] = 1
+    refuses(bytes(record), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
+
+
+def test_a_replayed_record() -> None:
+    refuses_second = make_opener()
+    receive(refuses_second, raw_record(b"data\x17") * 2)
+    assert opened(refuses_second) == (23, b"data")
+    with pytest.raises(ProtocolViolation):
+        refuses_second.next_record()
+
+
+def test_connection_ids() -> None:
+    """TCPLS draft section 3.3: the id stands in the top 32 bits of the nonce."""
+    base = keys()
+    assert base.for_connection(0) == base
+    folded = base.for_connection(0x01020304)
+    assert folded.iv == bytes(a ^ b for a, b in zip(base.iv, b"\1\2\3\4" + bytes(8), strict=True))
+    sealer, opener, other = make_sealer(folded), make_opener(folded), make_opener(base)
+    sealer.put(23, b"data")
+    receive(opener, bytes(sealer.pending))
+    assert opened(opener) == (23, b"data")
+    receive(other, bytes(sealer.pending))
+    with pytest.raises(ProtocolViolation):
+        other.next_record()
+
+
+def test_switching_keys_and_sequences() -> None:
+    second = TrafficKeys(CipherSuite.AES_256_GCM_SHA384, bytes(32), bytes(12), 7)
+    sealer, opener = make_sealer(), make_opener()
+    sealer.put(23, b"one")
+    sealer.switch_keys(second)
+    assert sealer.sequence == 7
+    sealer.put(23, b"two")
+    receive(opener, bytes(sealer.pending))
+    assert opened(opener) == (23, b"one")
+    opener.switch_keys(second)
+    assert opened(opener) == (23, b"two")
+    assert opener.sequence == 8
+
+
+def test_limit_of_a_key() -> None:
+    limit = CipherSuite.AES_128_GCM_SHA256.record_limit
+    sealer = make_sealer(keys(sequence=limit - 1))
+    sealer.put(23, b"the last")
+    with pytest.raises(PeerError) as caught:
+        sealer.put(23, b"one too many")
+    assert caught.value.reason is Reason.KEY_EXHAUSTED
+    assert len(sealer.pending) == HEADER_SIZE + 8 + 1 + TAG_SIZE

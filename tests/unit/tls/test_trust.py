@@ -1,0 +1,151 @@
+"""Path validation: what is trusted, what is not, and why not."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tcpls.errors import Alert, CertificateError, ConfigurationError, Reason
+from tcpls.tls.trust import TrustStore, load_trust, system_trust
+from tests.unit.tls.pair import NAME, TIME, Pair, authority, issue, leaf, refused
+
+OLD = timedelta(days=200)
+
+
+def validate(chain: list[Pair], name: str = NAME, root: Pair | None = None) -> None:
+    store = TrustStore([(root or authority()).certificate])
+    store.validate([pair.der for pair in chain], name, TIME)
+
+
+def refuses(chain: list[Pair], reason: Reason, alert: Alert, name: str = NAME, root: Pair | None = None) -> None:
+    with pytest.raises(CertificateError) as caught:
+        validate(chain, name, root)
+    refused(caught.value, reason, alert)
+
+
+def addresses(*texts: str) -> tuple[x509.GeneralName, ...]:
+    return tuple(x509.IPAddress(ipaddress.ip_address(text)) for text in texts)
+
+
+def unknown_usage(purpose: x509.ObjectIdentifier) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+    return ((x509.ExtendedKeyUsage([purpose]), False),)
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "rsa", "ed25519"])
+def test_trusted(kind: str) -> None:
+    validate([leaf(kind)])
+    validate([leaf(kind), authority()])
+
+
+def test_intermediates() -> None:
+    middle = issue(authority(), ca=True, names=(), subject="middle")
+    end = issue(middle)
+    validate([end, middle])
+    validate([end, leaf("rsa"), middle])
+    refuses([end], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+@pytest.mark.parametrize("ca", [None, False])
+def test_issuer_that_is_no_authority(ca: bool | None) -> None:
+    middle = issue(authority(), ca=ca, names=(), subject="middle")
+    refuses([issue(middle), middle], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+def test_path_length() -> None:
+    root = issue(ca=True, path_length=0, names=(), subject="root")
+    middle = issue(root, ca=True, names=(), subject="middle")
+    validate([issue(root)], root=root)
+    refuses([issue(middle), middle], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA, root=root)
+
+
+def test_name_constraints() -> None:
+    constraints = x509.NameConstraints([x509.DNSName("inside.example")], None)
+    middle = issue(authority(), ca=True, names=(), subject="middle", extensions=((constraints, True),))
+    refuses([issue(middle), middle], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+    inside = issue(middle, names=(x509.DNSName("www.inside.example"),))
+    validate([inside, middle], "www.inside.example")
+
+
+def test_critical_extension_that_is_not_known() -> None:
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+    validate([issue(authority(), extensions=((unknown, False),))])
+    refuses([issue(authority(), extensions=((unknown, True),))], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+def test_purposes() -> None:
+    validate([issue(authority(), extensions=unknown_usage(ExtendedKeyUsageOID.SERVER_AUTH))])
+    client = issue(authority(), extensions=unknown_usage(ExtendedKeyUsageOID.CLIENT_AUTH))
+    refuses([client], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+def test_self_signed() -> None:
+    alone = issue()
+    refuses([alone], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+    validate([alone], root=alone)
+
+
+def test_signature_that_was_changed() -> None:
+    der = bytearray(leaf().der)
+    der[-1] ^= 1
+    with pytest.raises(CertificateError) as caught:
+        TrustStore([authority().certificate]).validate([bytes(der)], NAME, TIME)
+    refused(caught.value, Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+@pytest.mark.parametrize(("age", "life"), [(OLD, timedelta(days=100)), (-OLD, timedelta(days=300))])
+def test_outside_the_period(age: timedelta, life: timedelta) -> None:
+    end = issue(authority(), age=age, life=life)
+    refuses([end], Reason.CERTIFICATE_EXPIRED, Alert.CERTIFICATE_EXPIRED)
+    middle = issue(authority(), ca=True, names=(), subject="middle", age=age, life=life)
+    refuses([issue(middle), middle], Reason.CERTIFICATE_EXPIRED, Alert.CERTIFICATE_EXPIRED)
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        ((x509.DNSName("other.example"),), NAME),
+        ((x509.DNSName("*.a.example"),), "b.c.a.example"),
+        ((), NAME),
+        (addresses("127.0.0.1"), "127.0.0.2"),
+        (addresses("127.0.0.1"), NAME),
+        ((x509.DNSName("127.0.0.1"),), "127.0.0.1"),
+    ],
+)
+def test_wrong_name(names: tuple[x509.GeneralName, ...], name: str) -> None:
+    refuses([issue(authority(), names=names)], Reason.WRONG_NAME, Alert.BAD_CERTIFICATE, name)
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        ((x509.DNSName("*.a.example"),), "b.a.example"),
+        (addresses("127.0.0.1", "::1"), "127.0.0.1"),
+        (addresses("127.0.0.1", "::1"), "::1"),
+    ],
+)
+def test_right_name(names: tuple[x509.GeneralName, ...], name: str) -> None:
+    validate([issue(authority(), names=names)], name)
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    with pytest.raises(ConfigurationError, match=r"ca\.pem: No such file"):
+        load_trust(path)
+    path.write_text("nothing")
+    with pytest.raises(ConfigurationError, match=r"ca\.pem: no certificates"):
+        load_trust(path)
+    path.write_bytes(authority().pem)
+    load_trust(path).validate([leaf().der], NAME, TIME)
+
+
+def test_bundles_of_the_system(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(b"# text\n" + leaf().pem.replace(b"MII", b"AAA") + authority().pem)
+    system_trust([tmp_path / "absent.pem", bundle]).validate([leaf().der], NAME, TIME)
+    with pytest.raises(ConfigurationError, match="no bundle"):
+        system_trust([tmp_path / "absent.pem"])
