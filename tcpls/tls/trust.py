@@ -76,25 +76,31 @@ class TrustStore:
             raise ConfigurationError(f"{source}: no certificates in PEM form") from None
 
     def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
-        try:
-            leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
-        except (ValueError, x509.InvalidVersion):
-            raise CertificateError(Reason.BAD_CERTIFICATE) from None
-        _check_period(leaf, time)
         builder = verification.PolicyBuilder().store(self._store).time(time)
         builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=_END_ENTITY)
         try:
-            builder.build_server_verifier(_subject(name)).verify(leaf, others)
+            verifier = builder.build_server_verifier(_subject(name))
+        except ValueError:
+            # A name that no certificate can be for, such as one with an underscore.
+            raise CertificateError(Reason.WRONG_NAME, name) from None
+        try:
+            leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
+            _check_period(leaf, time)
+            verifier.verify(leaf, others)
         except verification.VerificationError as error:
-            detail = str(error)
-        else:
-            return
-        # The verifier tells its reasons in words only.
-        if "subjectAltName" in detail:
-            raise CertificateError(Reason.WRONG_NAME, name)
-        if "not valid at validation time" in detail:
-            raise CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")
-        raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
+            raise _refusal(str(error), name) from None
+        except (ValueError, x509.InvalidVersion):
+            # The fields of a certificate are read when they are needed, not when it is loaded.
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+
+
+def _refusal(detail: str, name: str) -> CertificateError:
+    """The verifier tells its reasons in words only."""
+    if "subjectAltName" in detail:
+        return CertificateError(Reason.WRONG_NAME, name)
+    if "not valid at validation time" in detail:
+        return CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")
+    return CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
 
 
 def load_trust(path: Path | str) -> TrustStore:

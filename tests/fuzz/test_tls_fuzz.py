@@ -1,21 +1,38 @@
-"""Any bytes in any chunking give a `PeerError` or `AlertReceived`, and nothing else; for the former an alert is queued."""
+"""Any bytes in any chunking give a `PeerError` (and an alert is queued) or `AlertReceived`, and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tcpls.errors import AlertReceived, HandshakeError, PeerError, ProtocolViolation
+from tcpls.errors import AlertReceived, CertificateError, HandshakeError, PeerError, ProtocolViolation
 from tcpls.tls.algorithms import Group
 from tcpls.tls.connection import TLSConnection
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
+from tcpls.tls.messages import ClientHello
+from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
-from tests.unit.tls.pair import TIME, client_config, make_client, make_server, move, seeded, server_config
+from tcpls.wire import Reader
+from tests.unit.tls.pair import (
+    KINDS,
+    NAME,
+    TIME,
+    client_config,
+    leaf,
+    make_client,
+    make_server,
+    move,
+    seeded,
+    server_config,
+    trust,
+)
 
 EXAMPLES = 400
 
@@ -144,15 +161,30 @@ def _fresh_server() -> ServerHandshake:
 @given(st.sampled_from(tuple(ExtensionType)), st.binary(max_size=40))
 def test_random_extensions(kind: ExtensionType, contents: bytes) -> None:
     """A ClientHello with one extension's contents replaced."""
-    from dataclasses import replace
-
-    from tcpls.tls.messages import ClientHello
-    from tcpls.wire import Reader
-
     client = ClientHandshake(client_config(), random=seeded(1), time=TIME)
     hello = ClientHello.read(Reader(messages(client)[0][4:]))
     changed = replace(hello, extensions={**hello.extensions, kind: contents})
     refused_or_not(lambda: _fresh_server().receive(Epoch.INITIAL, changed.write()))
+
+
+@settings(max_examples=5 * EXAMPLES, deadline=None)
+@given(st.sampled_from(KINDS), mutations, st.booleans())
+def test_mutated_certificates(kind: str, changes: list[tuple[str, int, bytes]], is_issuer: bool) -> None:
+    """Their fields are parsed late, so a whole chain is judged, with the change at its end or behind it."""
+    der = mutate(leaf(kind).der, changes)
+    chain = [leaf().der, der] if is_issuer else [der]
+    for act in (lambda: OPENSSL.public_key(der), lambda: trust().validate(chain, NAME, TIME)):
+        try:
+            act()
+        except PeerError as error:
+            assert isinstance(error, CertificateError)
+
+
+def test_a_certificate_whose_subject_is_no_name() -> None:
+    at = leaf().der.rindex(b"\x06\x03\x55\x04\x03\x0c")
+    changed = leaf().der[: at + 5] + b"\x05" + leaf().der[at + 6 :]
+    with pytest.raises(CertificateError):
+        trust().validate([changed], NAME, TIME)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -35,7 +35,7 @@ from tcpls.tls.messages import (
 )
 from tcpls.tls.suites import CipherSuite
 from tcpls.wire import Reader
-from tests.unit.tls.pair import TIME, client_config, identity, leaf, refused, seeded, server_config
+from tests.unit.tls.pair import TIME, client_config, identity, issue, leaf, refused, seeded, server_config
 
 ILLEGAL = Alert.ILLEGAL_PARAMETER
 VERSION_1_3 = write_u16(0x0304)
@@ -298,8 +298,6 @@ def test_extensions_of_a_certificate(kind: int, reason: Reason, alert: Alert) ->
 
 
 def test_certificate_of_an_unsupported_key() -> None:
-    from tests.unit.tls.pair import issue
-
     message = Certificate(b"", (issue(kind="p521").der,)).write()
     with pytest.raises(CertificateError) as caught:
         after(1).receive(Epoch.HANDSHAKE, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,6 @@ def test_names(name: str, normal: str) -> None:
 
 
 def test_address_is_verified_and_not_sent() -> None:
-    import ipaddress
-
     address = issue(authority(), names=(x509.IPAddress(ipaddress.ip_address("::1")),)).identity()
     _, server = shake(make_client(server_name="::1"), make_server(identities=(address,)))
     assert server.server_name is None

@@ -114,6 +114,7 @@ def test_outside_the_period(age: timedelta, life: timedelta) -> None:
         (addresses("127.0.0.1"), "127.0.0.2"),
         (addresses("127.0.0.1"), NAME),
         ((x509.DNSName("127.0.0.1"),), "127.0.0.1"),
+        ((x509.DNSName(NAME),), "no_name"),
     ],
 )
 def test_wrong_name(names: tuple[x509.GeneralName, ...], name: str) -> None:
