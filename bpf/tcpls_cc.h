@@ -102,13 +102,20 @@ struct rate_sample {
 } TCPLS_KERNEL;
 
 struct tcp_congestion_ops {
+	/* These two, and one of the two behind them, are needed. */
 	u32 (*ssthresh)(struct sock *sk);
+	u32 (*undo_cwnd)(struct sock *sk);
 	void (*cong_avoid)(struct sock *sk, u32 ack, u32 acked);
+	void (*cong_control)(struct sock *sk, const struct rate_sample *sample); /* arguments: see tcpls_rate_sample */
+
+	void (*init)(struct sock *sk);
+	void (*release)(struct sock *sk);
 	void (*set_state)(struct sock *sk, u8 new_state);
 	void (*cwnd_event)(struct sock *sk, u32 event);
+	void (*in_ack_event)(struct sock *sk, u32 flags);
 	void (*pkts_acked)(struct sock *sk, const struct ack_sample *sample);
-	u32 (*undo_cwnd)(struct sock *sk);
-	void (*init)(struct sock *sk);
+	u32 (*min_tso_segs)(struct sock *sk);
+	u32 (*sndbuf_expand)(struct sock *sk);
 	char name[16];
 	u32 flags;
 };
@@ -125,6 +132,24 @@ enum tcpls_ca_event { EVENT_TX_START = 0, EVENT_CWND_RESTART = 1, EVENT_COMPLETE
 		_Static_assert(sizeof(type) <= 104, "the private area of a connection has 104 bytes");     \
 		(type *)((struct inet_connection_sock *)(sk))->icsk_ca_priv;                               \
 	})
+
+/*
+ * cong_control gets (sk, sample), and from Linux 6.10 on (sk, ack, flag, sample). A program with cong_control defines
+ *     const volatile u32 tcpls_cong_control_args = 2;
+ * where the loader puts this kernel's number, writes its function over the raw arguments (u64 *arguments), and takes the
+ * sample from here. In assembler, because the compiler would make one load of a computed address out of the two, and
+ * the verifier allows loads from these arguments at constant offsets only.
+ */
+static __always_inline const struct rate_sample *tcpls_rate_sample(u64 *arguments, u32 count)
+{
+	u64 sample;
+
+	if (count == 4)
+		asm volatile("%0 = *(u64 *)(%1 + 24)" : "=r"(sample) : "r"(arguments));
+	else
+		asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(sample) : "r"(arguments));
+	return (const struct rate_sample *)sample;
+}
 
 static __always_inline struct tcp_sock *tcpls_tcp(struct sock *sk)
 {

@@ -62,7 +62,10 @@ def test_sizes_and_members() -> None:
         ([struct.pack("<III", name("0:1") + 4, 8 << 24, 0)], "too long"),
         ([INT[:-1]], "ends behind"),
         ([entry(Kind.PTR, "", 0)] * 5000, "too many types"),
-        ([INT] + [entry(Kind.ARRAY, "", 0, tail=struct.pack("<III", n, 1, 60000)) for n in range(1, 4)], "impossible size"),
+        (
+            [INT] + [entry(Kind.ARRAY, "", 0, tail=struct.pack("<III", n, 1, 60000)) for n in range(1, 4)],
+            "impossible size",
+        ),
     ],
 )
 def test_broken_tables_are_refused(entries: list[bytes], why: str) -> None:
@@ -143,7 +146,9 @@ def test_broken_extensions_are_refused(part: int, replacement: bytes, why: str) 
         check_extension(extension(*parts), Btf(table(*FUNCTION)), CODE)
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 24, extension(*GOOD)[:-4], extension(*GOOD) + b"\0", extension(header=28)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 24, extension(*GOOD)[:-4], extension(*GOOD) + b"\0", extension(header=28)]
+)
 def test_broken_extension_headers_are_refused(data: bytes) -> None:
     with pytest.raises(BtfError):
         check_extension(data, Btf(table(*FUNCTION)), CODE)

@@ -95,7 +95,9 @@ BIG_MAP = """struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1000
     __type(value, u64); } big SEC(".maps");"""
 PINNED_MAP = """struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32); __type(value, u64);
     __uint(pinning, 1); } shared SEC(".maps");"""
-HASH_MAP = """struct { __uint(type, 1); __uint(max_entries, 1); __type(key, u32); __type(value, u64); } h SEC(".maps");"""
+HASH_MAP = (
+    """struct { __uint(type, 1); __uint(max_entries, 1); __type(key, u32); __type(value, u64); } h SEC(".maps");"""
+)
 LOOKUP = "u32 key = 0; bpf_map_lookup_elem(&{map}, &key);"
 SECOND = """SEC(".struct_ops") struct tcp_congestion_ops other = { .ssthresh = (void *)small_ssthresh,
     .cong_avoid = (void *)small_cong_avoid, .undo_cwnd = (void *)small_undo_cwnd, .name = "other" };"""
@@ -156,7 +158,11 @@ SMALL = """
     [
         (".undo_cwnd = (void *)small_undo_cwnd,", "", "no part of the controller"),
         (".cong_avoid = (void *)small_cong_avoid,", ".cong_avoid = (void *)1,", "sets something besides"),
-        (".undo_cwnd = (void *)small_undo_cwnd,", ".undo_cwnd = (void *)small_ssthresh,", "one program for two members"),
+        (
+            ".undo_cwnd = (void *)small_undo_cwnd,",
+            ".undo_cwnd = (void *)small_ssthresh,",
+            "one program for two members",
+        ),
         ('"struct_ops/c"', '"struct_ops/a"', "two programs in a section"),
         ('char LICENSE[] SEC("license") = "GPL";', "", "has no section license"),
     ],
