@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.config import Identity
-from tcpls.tls.openssl import OpenSSLSigner
+from tcpls.tls.openssl import UNREADABLE, OpenSSLSigner
 
 
 def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
@@ -31,12 +31,12 @@ def identity_from_pem(
     """As `load_identity`, of PEM in memory. The last two arguments are what errors call the two."""
     try:
         chain = x509.load_pem_x509_certificates(chain_pem)
-    except (ValueError, x509.InvalidVersion):
+    except UNREADABLE:
         raise ConfigurationError(f"{certificate}: no certificate in PEM form") from None
     signer = _load_signer(key_pem, password, private_key)
     try:
         own = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise ConfigurationError(f"{certificate}: the certificate's key is of a kind that is not supported") from None
     if own != signer.public_bytes:
         raise ConfigurationError(f"{private_key}: this is not the key of the first certificate in {certificate}")
@@ -71,6 +71,6 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     """The names that SNI may ask for. Addresses are never asked for (RFC 6066 section 3)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return ()
     return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))

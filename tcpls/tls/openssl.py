@@ -52,6 +52,16 @@ _CURVE_SCHEMES: dict[str, tuple[SignatureScheme, ...]] = {
 
 _LEAST_RSA_BITS = 2048
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the package raises, sooner or later, for a certificate that is not well formed."""
+
 
 def _pss(algorithm: hashes.HashAlgorithm) -> padding.PSS:
     # RFC 8446 4.2.3: the salt is as long as the digest, and MGF1 uses the same hash.
@@ -188,7 +198,7 @@ class OpenSSLEngine:
             key = x509.load_der_x509_certificate(certificate).public_key()
         except UnsupportedAlgorithm:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
-        except (ValueError, x509.InvalidVersion):
+        except UNREADABLE:
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
         schemes = _schemes_of(key)
         if not schemes or not isinstance(key, VerifyKey):

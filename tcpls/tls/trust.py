@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 
 from tcpls.errors import CertificateError, ConfigurationError, Reason
+from tcpls.tls.openssl import UNREADABLE
 
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -89,7 +90,7 @@ class TrustStore:
             verifier.verify(leaf, others)
         except verification.VerificationError as error:
             raise _refusal(str(error), name) from None
-        except (ValueError, x509.InvalidVersion):
+        except UNREADABLE:
             # The fields of a certificate are read when they are needed, not when it is loaded.
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
 
@@ -129,7 +130,7 @@ def _load_each(bundle: bytes) -> list[x509.Certificate]:
         warnings.simplefilter("ignore")
         for part in bundle.split(_PEM_BEGIN)[1:]:
             pem = _PEM_BEGIN + part.partition(_PEM_END)[0] + _PEM_END + b"\n"
-            with contextlib.suppress(ValueError, x509.InvalidVersion):
+            with contextlib.suppress(*UNREADABLE):
                 found.append(x509.load_pem_x509_certificate(pem))
     return found
 
