@@ -304,8 +304,6 @@ class ProgramReceiver:
             raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id}: data at {frame.offset}")
         if not len(frame.data) or end > arrival.offer.size:
             raise PeerError(Reason.BAD_LENGTH, f"program {frame.program_id}: {len(frame.data)} bytes")
-        if end > arrival.requested + WINDOW:
-            raise PeerError(Reason.FLOW_CONTROL, f"program {frame.program_id}")
         image += frame.data
         if end == arrival.offer.size:
             self._complete(frame.program_id, arrival)

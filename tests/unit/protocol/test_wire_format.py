@@ -33,7 +33,9 @@ def test_an_example_is_what_the_code_writes_and_reads(kind: str, expression: str
 def test_every_frame_has_an_example_and_its_type_in_a_heading() -> None:
     of_examples = {bytes.fromhex(written)[-1] for kind, _, written in EXAMPLES if kind == "frame"}
     assert of_examples | {0x02} == set(ALL_FRAMES)
-    headings = {int(code, 16) for heading in re.findall(r"^### .*", TEXT, re.M) for code in re.findall(r"0x..", heading)}
+    headings = {
+        int(code, 16) for heading in re.findall(r"^### .*", TEXT, re.M) for code in re.findall(r"0x..", heading)
+    }
     assert headings == set(ALL_FRAMES)
 
 
