@@ -114,7 +114,7 @@ def _host_name(name: str) -> str:
 class ServerConfig:
     """The first identity is for clients that ask for no name, or for one that no identity has.
 
-    `answer` is called once per handshake, with the ClientHello that is accepted.
+    `answer` is called once per handshake, with the ClientHello that is accepted. It may refuse with a `PeerError`.
     """
 
     identities: tuple[Identity, ...]

@@ -204,6 +204,9 @@ class RecordOpener:
                 self._start, self._end = 0, rest
                 self._resize(min(self._capacity, 4 * len(self._buffer)))
             self._start, self._end = 0, rest
+        elif end == len(self._buffer):
+            # Fed to the brim and not read yet: without room, a receive of nothing would look like the end of input.
+            self._resize(end + self._initial)
         return self._view[self._end :]
 
     def received(self, count: int) -> None:

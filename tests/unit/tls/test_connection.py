@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpls.errors import Alert, AlertReceived, ApiMisuse, HandshakeError, Reason
+from tcpls.errors import Alert, AlertReceived, ApiMisuse, HandshakeError, PeerError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer, Identity
 from tcpls.tls.connection import (
@@ -134,6 +134,14 @@ def test_answer_that_was_not_asked_for(kind: int) -> None:
     client, server = make_client(), make_server(answer=lambda hello: Answer(((kind, b""),)))
     with pytest.raises(ApiMisuse):
         move(client, server)
+
+
+def test_answer_that_refuses() -> None:
+    def answer(hello: ClientHello) -> Answer:
+        raise PeerError(Reason.BAD_TOKEN, "no such token")
+
+    client = make_client(extra_extensions=((0xFA01, b""),))
+    refuses(make_server(answer=answer), client.data_to_send(), Reason.BAD_TOKEN, Alert.ILLEGAL_PARAMETER)
 
 
 def test_unread_and_records_afterwards() -> None:

@@ -144,6 +144,18 @@ def test_feeding_does_not_grow_without_end() -> None:
     assert len(opener.writable()) == HEADER_SIZE + MAX_CIPHERTEXT
 
 
+def test_room_behind_what_was_fed() -> None:
+    sealer, opener = make_sealer(), make_opener()
+    for _ in range(3):
+        sealer.put(23, bytes(MAX_CONTENT))
+    data = bytes(sealer.pending)
+    opener.feed(data[:-1])
+    room = opener.writable()
+    room[:1] = data[-1:]
+    opener.received(1)
+    assert [opened(opener) for _ in range(3)] == [(23, bytes(MAX_CONTENT))] * 3
+
+
 def test_discarded_records_take_no_sequence_number() -> None:
     sealer, opener = make_sealer(), make_opener()
     opener.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
