@@ -165,14 +165,19 @@ class Session:
 
         Raises `ProgramRefused` with the stage at which the peer stopped and its reason.
         """
-        program_id = self._negotiated().offer_program(
-            name=program.name,
-            image=program.image,
-            abi=program.abi,
-            signature=program.signature,
-            key_id=program.key_id,
-            connections=tuple(connections),
-        )
+        core = self._negotiated()
+        try:
+            program_id = core.offer_program(
+                name=program.name,
+                image=program.image,
+                abi=program.abi,
+                signature=program.signature,
+                key_id=program.key_id,
+                connections=tuple(connections),
+            )
+        except NotNegotiated as refused:
+            # The peer's parameters say it already, so it is not even asked.
+            raise ProgramRefused(str(refused), stage="policy") from None
         result = await self._answer(self._shipments, program_id)
         _raise_if_refused(result)
         return Shipment(self, program_id, result.algorithm)

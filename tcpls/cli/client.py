@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tcpls import (
     ClientConfig,
     ConfigurationError,
+    NotNegotiated,
     OptionRefused,
     ProgramFile,
     ProgramRefused,
     Session,
+    TCPLSError,
     connect,
     parse_option,
 )
@@ -32,7 +34,7 @@ commands:
   put FILE [NAME]   send FILE
 Several commands run one after the other in one session: get a.bin put b.bin
 
-exit codes: 0 ok, 1 refused, 2 usage, 3 files, 4 resolve or connect, 5 TLS alert, 6 certificate not trusted,
+exit codes: 0 ok, 2 usage, 3 files or refused by the peer, 4 resolve or connect, 5 TLS alert, 6 certificate not trusted,
 7 no TCPLS, 8 kernel feature absent, 9 session lost, 10 protocol violation, 28 timeout, 130/143 signals
 """
 
@@ -132,36 +134,38 @@ def plan(arguments: argparse.Namespace) -> Plan:
 
 
 async def client(todo: Plan) -> None:
+    """Does everything that was asked for. What the peer refused is raised at the end: it keeps nothing else from
+    being done, and is not forgotten either."""
     async with connect(todo.host, todo.port, config=todo.config) as session:
         for line in session.info().lines():
             _say(todo, line)
-        await _ask_peer(session, todo)
+        refused = [error async for error in _ask_peer(session, todo)]
+        for error in refused:
+            _say(todo, str(error))
         await _run_commands(session, todo)
         for line in session.info().connection_lines() if todo.commands else ():
             _say(todo, line)
-    error = await session.wait_ended()
-    if error is not None:
-        raise error
+    ended = await session.wait_ended()
+    if ended is not None:
+        raise ended
+    if refused:
+        raise refused[0]
 
 
-async def _ask_peer(session: Session, todo: Plan) -> None:
-    if (todo.peer_options or todo.program) and not session.tcpls:
-        _say(todo, "the server does not speak TCPLS: no option is set and no program is shipped there")
-        return
+async def _ask_peer(session: Session, todo: Plan) -> AsyncIterator[TCPLSError]:
+    """Sets the peer's options and ships the program; yields what was refused."""
     for name, value in todo.peer_options:
         try:
             _say(todo, f"server's {name} is {await session.set_peer_option(name, value)}")
-        except OptionRefused as refused:
-            _say(todo, f"server's option not set: {refused}")
-    if todo.program is not None:
-        _say(
-            todo, f"shipping {todo.program.name}, {len(todo.program.image)} bytes, sha-256 {todo.program.digest.hex()}"
-        )
+        except (OptionRefused, NotNegotiated) as refused:
+            yield refused
+    program = todo.program
+    if program is not None:
+        _say(todo, f"shipping {program.name}, {program.size} bytes, sha-256 {program.digest.hex()}")
         try:
-            shipment = await session.ship_program(todo.program)
-        except ProgramRefused as refused:
-            # Losing the session over it would punish the user for the server's policy: it goes on as it was.
-            _say(todo, f"the server refused the program: {refused}")
+            shipment = await session.ship_program(program)
+        except (ProgramRefused, NotNegotiated) as refused:
+            yield refused
         else:
             _say(todo, f"the server's kernel reports {shipment.algorithm} on this connection")
 

@@ -76,7 +76,7 @@ def explain(error: BaseException) -> tuple[Exit, str]:
         case KernelUnavailable():
             return Exit.KERNEL, str(error)
         case ProgramRefused() | OptionRefused():
-            return Exit.FAILED, f"the peer refused: {error}"
+            return Exit.FILES, f"the peer refused: {error}"
         case ConnectError() | socket.gaierror():
             return Exit.CONNECT, str(error)
         case UsageError():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -28,6 +31,9 @@ BLOCK = 1 << 20
 HEAD_TIMEOUT = 60.0
 """Seconds that an idle client may take between requests."""
 
+MOST_DIGESTS = 1024
+"""Digests remembered at a time."""
+
 MOST_BYTES = 1 << 44
 """The most that `/<bytes>` gives."""
 
@@ -38,7 +44,7 @@ class FileService:
 
     root: Path | None
     writable: bool = False
-    _digests: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    _digests: dict[tuple[int, int, int, int], bytes] = field(default_factory=dict)
     _filler: bytes = field(default_factory=lambda: os.urandom(BLOCK), repr=False)
 
     async def session(self, session: Session) -> None:
@@ -52,6 +58,10 @@ class FileService:
             await self._requests(session, stream)
         except StreamReset as reset:
             logger.info("stream %d: %s", stream.id, reset)
+        except (OSError, FileError) as error:
+            # A disk's trouble with one file is this stream's, and nobody else's.
+            logger.warning("stream %d: %s", stream.id, error)
+            stream.reset(1)
         except h11.RemoteProtocolError as error:
             logger.info("stream %d: not a request: %s", stream.id, error)
             await self._refuse_garbage(stream)
@@ -88,7 +98,10 @@ class FileService:
         name = unquote(urlsplit(target).path).lstrip("/")
         if "\0" in name:
             return None
-        path = (self.root / name).resolve()
+        try:
+            path = (self.root / name).resolve()
+        except (OSError, RuntimeError):  # A loop of symbolic links, a name too long.
+            return None
         return path if path.is_relative_to(self.root) else None
 
     def made_up(self, target: str) -> int | None:
@@ -103,14 +116,38 @@ class FileService:
             yield self._filler if size >= BLOCK else self._filler[:size]
             size -= BLOCK
 
-    async def digest(self, path: Path) -> bytes:
-        stat = path.stat()
-        key = (str(path), stat.st_size, stat.st_mtime_ns)
+    def open(self, target: str) -> BinaryIO | None:
+        """The regular file that a request's target names, opened; None when there is none. Raises PermissionError."""
+        path = self.resolve(target)
+        if path is None:
+            return None
+        try:
+            # Not blocking: a named pipe would otherwise hold up the whole process.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except PermissionError:
+            raise
+        except OSError:
+            return None
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            file.close()
+            return None
+        return cast(BinaryIO, file)
+
+    async def digest(self, file: BinaryIO) -> bytes:
+        facts = os.fstat(file.fileno())
+        key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
         if key not in self._digests:
-            if len(self._digests) >= 1024:
+            if len(self._digests) >= MOST_DIGESTS:
                 self._digests.clear()
-            self._digests[key] = await asyncio.to_thread(file_digest, path)
+            self._digests[key] = await asyncio.to_thread(_digest_of, file)
         return self._digests[key]
+
+
+def _digest_of(file: BinaryIO) -> bytes:
+    """SHA-256 of an open file, from its beginning. Blocks: call it in a thread."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").digest()
 
 
 class Response:
@@ -139,30 +176,30 @@ class Response:
 
     async def _get(self) -> None:
         made_up = self._service.made_up(self._head.target)
-        path = self._service.resolve(self._head.target)
-        if path is not None and path.is_file():
-            await self._give_file(path)
+        try:
+            file = self._service.open(self._head.target)
+        except PermissionError:
+            await self._say(403, f"{self._head.target}: permission denied\n")
+            return
+        if file is not None:
+            with file:
+                await self._give_file(file)
         elif made_up is not None:
             await self._give_bytes(made_up)
         else:
             await self._say(404, f"{self._head.target}: no such file\n")
 
-    async def _give_file(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                headers = [("Content-Type", "application/octet-stream")]
-                if "sha-256" in self._head.headers.get("want-repr-digest", ""):
-                    headers.append(("Repr-Digest", digest_header(await self._service.digest(path))))
-                await self._start(200, size, headers)
-                if self._head.method == "HEAD":
-                    await self._finish()
-                    return
-                started = time.monotonic()
-                await self._send_file(file.fileno(), size)
-        except PermissionError:
-            await self._say(403, f"{self._head.target}: permission denied\n")
+    async def _give_file(self, file: BinaryIO) -> None:
+        size = os.fstat(file.fileno()).st_size
+        headers = [("Content-Type", "application/octet-stream")]
+        if "sha-256" in self._head.headers.get("want-repr-digest", ""):
+            headers.append(("Repr-Digest", digest_header(await self._service.digest(file))))
+        await self._start(200, size, headers)
+        if self._head.method == "HEAD":
+            await self._finish()
             return
+        started = time.monotonic()
+        await self._send_file(file.fileno(), size)
         self._tell(size, started)
 
     async def _send_file(self, descriptor: int, size: int) -> None:

@@ -113,10 +113,9 @@ class Sessions:
             logger.info("%s: closed", name)
         except* SessionLost as lost:
             logger.warning("%s: lost: %s", name, lost.exceptions[0])
-        except* TCPLSError as error:
-            logger.warning("%s: %s", name, error.exceptions[0])
-        except* OSError as error:
-            logger.warning("%s: %s", name, error.exceptions[0])
+        except* (TCPLSError, OSError) as failed:
+            logger.warning("%s: %s", name, failed.exceptions[0])
+            await session.close(1, "the server failed")
         finally:
             if self._once:
                 self.finished.set()

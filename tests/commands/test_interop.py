@@ -90,7 +90,8 @@ def test_our_client_falls_back_to_an_ordinary_server(pki: Pki, run_client: RunCl
         required = run_client(port, "--require-tcpls", "get", "page.txt")
         assert required.code == 7, required.err
         shipped = run_client(port, "--peer-option", "no_delay=1", "get", "page.txt", "-")
-        assert shipped.code == 0 and "does not speak TCPLS" in shipped.err
+        assert shipped.code == 7 and "this needs TCPLS" in shipped.err
+        assert shipped.out == b"x" * 100_000
 
 
 def test_our_client_reads_a_gnutls_echo(pki: Pki, run_client: RunClient, tmp_path: Path) -> None:
