@@ -11,8 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -116,7 +116,7 @@ class FileService:
             yield self._filler if size >= BLOCK else self._filler[:size]
             size -= BLOCK
 
-    def open(self, target: str) -> BinaryIO | None:
+    def open(self, target: str) -> FileIO | None:
         """The regular file that a request's target names, opened; None when there is none. Raises PermissionError."""
         path = self.resolve(target)
         if path is None:
@@ -132,9 +132,9 @@ class FileService:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             file.close()
             return None
-        return cast(BinaryIO, file)
+        return file
 
-    async def digest(self, file: BinaryIO) -> bytes:
+    async def digest(self, file: FileIO) -> bytes:
         facts = os.fstat(file.fileno())
         key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
         if key not in self._digests:
@@ -144,7 +144,7 @@ class FileService:
         return self._digests[key]
 
 
-def _digest_of(file: BinaryIO) -> bytes:
+def _digest_of(file: FileIO) -> bytes:
     """SHA-256 of an open file, from its beginning. Blocks: call it in a thread."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").digest()
@@ -189,7 +189,7 @@ class Response:
         else:
             await self._say(404, f"{self._head.target}: no such file\n")
 
-    async def _give_file(self, file: BinaryIO) -> None:
+    async def _give_file(self, file: FileIO) -> None:
         size = os.fstat(file.fileno()).st_size
         headers = [("Content-Type", "application/octet-stream")]
         if "sha-256" in self._head.headers.get("want-repr-digest", ""):
