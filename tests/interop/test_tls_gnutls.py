@@ -40,7 +40,8 @@ def gnutls_serv(pki: Pki, kind: str, text: str, *arguments: str) -> Iterator[int
         need("gnutls-serv"), "--port", str(port), "--echo", "--x509certfile", files.certificate, "--x509keyfile",
         files.key, "--priority", text, "--disable-client-cert", *arguments,
     ) as process:  # fmt: skip
-        process.wait_for("Echo Server listening on IPv4")
+        # It says where it will listen, and "done" when it does.
+        process.wait_for("done")
         yield port
 
 

@@ -203,11 +203,12 @@ def test_server_alpn_and_no_compatibility(pki: Pki) -> None:
 
 def test_server_without_a_common_protocol(pki: Pki) -> None:
     config = replace(server_config(pki), alpn=(b"three",))
-    with listening() as listener, s_client(listener.port, pki, "-alpn", "one,two") as process:
+    with listening() as listener, s_client(listener.port, pki, "-msg", "-alpn", "one,two") as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(config):
             pass
         assert caught.value.reason is Reason.NO_COMMON_ALPN
-        process.wait_for("no application protocol")
+        # openssl has no name for this alert here; its last byte is 120.
+        process.wait_for("fatal ???\n    02 78")
 
 
 def test_server_key_updates(pki: Pki) -> None:
@@ -252,11 +253,11 @@ def test_server_is_refused(pki: Pki, kind: str, alert: Alert) -> None:
 
 
 def test_server_meets_tls_1_2(pki: Pki) -> None:
-    with listening() as listener, s_client(listener.port, pki, "-tls1_2") as process:
+    with listening() as listener, s_client(listener.port, pki, "-msg", "-tls1_2") as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
             pass
         assert caught.value.reason is Reason.UNSUPPORTED_VERSION
-        process.wait_for("alert protocol version")
+        process.wait_for("fatal protocol_version")
 
 
 @pytest.mark.parametrize(
@@ -268,8 +269,8 @@ def test_server_meets_tls_1_2(pki: Pki) -> None:
     ],
 )
 def test_server_with_nothing_in_common(pki: Pki, arguments: tuple[str, str], reason: Reason) -> None:
-    with listening() as listener, s_client(listener.port, pki, "-tls1_3", *arguments) as process:
+    with listening() as listener, s_client(listener.port, pki, "-msg", "-tls1_3", *arguments) as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
             pass
         assert caught.value.reason is reason
-        process.wait_for("alert handshake failure")
+        process.wait_for("fatal handshake_failure")
