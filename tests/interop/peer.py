@@ -212,6 +212,8 @@ class Process:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait(TIMEOUT)
+        # The pipe is closed only when nobody reads it: its number may be another's at once.
+        self._reader.join(TIMEOUT)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 try:
