@@ -44,8 +44,8 @@ class Stream:
         while True:
             data = self._core.receive(self._id, limit)
             if data is not None:
-                # What was taken is credit for the peer; it goes out with the next records.
-                self._pump()
+                if self._core.credit_due:
+                    self._pump()
                 return data
             if self._reader is not None:
                 raise ApiMisuse(f"stream {self._id} is being read by another task")

@@ -11,9 +11,6 @@ from tcpls.errors import KernelUnavailable, PeerError, ProtocolViolation
 from tcpls.protocol.core import Core
 from tcpls.tls.record import RecordOpener, RecordSealer, RecordSink
 
-READS_PER_WAKE = 2
-"""Receive calls in one callback: enough to keep up with a fast sender, few enough to leave the loop to others."""
-
 FLUSHES_PER_WAKE = 8
 """Full send buffers handed to the kernel in one callback, for the same reason."""
 
@@ -103,27 +100,23 @@ class RecordTransport:
         self._reading = wanted
 
     def _readable(self) -> None:
-        for _ in range(READS_PER_WAKE):
-            room = self.source.writable()
-            try:
-                count = self.socket.recv_into(room)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                self._stop_receiving()
-                self._connection_ended(error.strerror or str(error))
-                break
-            if not count:
+        """One receive call: what it brings is read by the application before more comes, while it is in the cache."""
+        try:
+            count = self.socket.recv_into(self.source.writable())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._stop_receiving()
+            self._connection_ended(error.strerror or str(error))
+        else:
+            if count:
+                self.bytes_received += count
+                self.source.received(count)
+                self._take_records()
+            else:
                 self._stop_receiving()
                 # RFC 8446 6.1: an end without close_notify is a truncation; the core knows which it is.
                 self._connection_ended("the connection ended inside a record" if self.source.buffered else None)
-                break
-            self.bytes_received += count
-            self.source.received(count)
-            self._take_records()
-            if self._receiving_over or count < len(room) or self._core.reading_paused:
-                break
-        self.update_reading()
         self._wake()
 
     def _take_records(self) -> None:

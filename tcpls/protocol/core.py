@@ -44,6 +44,13 @@ class Core(Protocol):
         """True while nothing more should be received. Only ever towards a peer that has no flow control."""
 
     @property
+    def credit_due(self) -> bool:
+        """Whether `receive` left the shell something to do: credit to send to the peer, or reading to go on.
+
+        So that an application that reads in small pieces does not run the whole shell for each of them.
+        """
+
+    @property
     def ended(self) -> bool:
         """Whether `SessionEnded` has been said."""
 

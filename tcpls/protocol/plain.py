@@ -49,6 +49,8 @@ class PlainSession(CoreBase):
         self._empty = RateLimit(EMPTY_RECORDS_PER_SECOND, Reason.TOO_MANY_RECORDS)
         self._sending = SendStream(STREAM_ID, UNLIMITED, retain=False)
         self._receiving = ReceiveStream(STREAM_ID, None)
+        self._resumed = False
+        """Whether the last `receive` ended a pause."""
         self._peer_closed = False
         self._closing = False
         """Whether `close` was called: the session is over for the application, whatever the peer still sends."""
@@ -166,6 +168,10 @@ class PlainSession(CoreBase):
     def reading_paused(self) -> bool:
         return self._receiving.offset - self._receiving.consumed >= self._config.receive_buffer
 
+    @property
+    def credit_due(self) -> bool:
+        return self._resumed
+
     # The application.
 
     def _check(self, stream_id: int) -> None:
@@ -222,7 +228,9 @@ class PlainSession(CoreBase):
         stream = self._receiving
         if stream.stopped:
             raise ApiMisuse(f"nothing can be received from the stream {stream_id}")
+        paused = self.reading_paused
         taken = stream.take(limit)
+        self._resumed = paused and not self.reading_paused
         if taken:
             return taken
         if stream.consumed == stream.final_size:

@@ -438,6 +438,10 @@ class Session(CoreBase):
         return self._peer is None and self._streams.buffered >= self._config.receive_buffer
 
     @property
+    def credit_due(self) -> bool:
+        return bool(self._outbox) or self._peer is None
+
+    @property
     def peer_parameters(self) -> Parameters | None:
         """What the peer has announced so far; None for a pure draft-04 peer."""
         return self._peer
