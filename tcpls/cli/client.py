@@ -222,6 +222,4 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    arguments = parser.parse_intermixed_args(argv)
-    return execute(arguments)
+    return execute(options.parse(build_parser(), argv))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def parse_endpoint(words: list[str]) -> tuple[str, int, list[str]]:
     return host, int(port), rest
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options may stand between the words. A bare `--ktls` takes no word behind it for its value."""
+    words = sys.argv[1:] if argv is None else argv
+    return parser.parse_intermixed_args(["--ktls=tx" if word == "--ktls" else word for word in words])
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--suites", metavar="LIST", help="cipher suites in order, by standard name, comma-separated")
@@ -61,10 +68,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     transport = parser.add_argument_group("transport")
     transport.add_argument(
         "--ktls",
-        nargs="?",
-        const="tx",
         default="off",
         choices=["off", "tx", "require"],
+        metavar="[=require]",
         help="let the kernel protect what is sent, where it can; with =require, exit 8 where it cannot",
     )
     transport.add_argument("--congestion", default="", metavar="NAME", help="congestion control of this end's sockets")

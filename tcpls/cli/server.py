@@ -158,5 +158,4 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    return execute(parser.parse_intermixed_args(argv))
+    return execute(options.parse(build_parser(), argv))
