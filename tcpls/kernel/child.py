@@ -19,6 +19,7 @@ from tcpls.errors import KernelUnavailable, ProgramRefused
 from tcpls.kernel import privileges
 
 MAX_ANSWER = 64 * 1024
+MAX_LOG = 8000  # characters; escaped in JSON they still fit an answer
 Answer = tuple[dict[str, Any], list[int]]
 
 
@@ -76,7 +77,7 @@ def _run_in_child(channel: socket.socket, step: Callable[[], Answer], confine: C
         try:
             answer, descriptors = step()
         except ProgramRefused as error:
-            answer = {"refused": error.reason, "stage": error.stage, "log": error.log[-16384:]}
+            answer = {"refused": error.reason, "stage": error.stage, "log": error.log[-MAX_LOG:]}
             descriptors = []
         except KernelUnavailable as error:
             answer, descriptors = {"feature": error.feature, "hint": error.hint}, []

@@ -27,7 +27,7 @@ from tcpls.errors import ConfigurationError, KernelUnavailable, ProgramRefused
 from tcpls.kernel import bpf, child, loader, privileges
 from tcpls.kernel.bpf import Libbpf
 from tcpls.kernel.elf_check import Places, check_object
-from tcpls.kernel.program import ProgramPolicy
+from tcpls.kernel.program import Offer, ProgramPolicy
 
 MAX_MESSAGE = 64 * 1024
 MAX_DESCRIPTORS = 3
@@ -108,18 +108,8 @@ class Helper:
 
     def _load(self, fields: dict[str, Any], descriptors: list[int]) -> Reply:
         started = time.monotonic()
-        digest = _bytes(fields, "digest")
-        size = _number(fields, "size")
-        authenticated = fields.get("peer_authenticated") is True
-        self._policy.judge_offer(
-            _text(fields, "name"),
-            digest,
-            size,
-            _text(fields, "abi"),
-            _bytes(fields, "signature"),
-            _bytes(fields, "key_id"),
-            peer_authenticated=authenticated,
-        )
+        offer = self._judged(fields)
+        digest, size = offer.digest, offer.size
         if len(descriptors) != 2:
             raise BadRequest("load takes an image and a socket")
         image = _read_image(descriptors[0], size)
@@ -138,7 +128,8 @@ class Helper:
         return {"algorithm": loaded.algorithm, "former": former, "timings": timings}, [link_fd]
 
     def _attach(self, fields: dict[str, Any], descriptors: list[int]) -> Reply:
-        digest = _bytes(fields, "digest")
+        """One more socket for a program that is loaded: of the session that it was accepted for, or by a new offer."""
+        digest = self._judged(fields).digest if "name" in fields else _bytes(fields, "digest")
         if len(descriptors) != 1:
             raise BadRequest("attach takes a socket")
         algorithm = self._live().get(digest)
@@ -162,6 +153,19 @@ class Helper:
         return {"algorithm": name}, []
 
     # Parts
+
+    def _judged(self, fields: dict[str, Any]) -> Offer:
+        """The offer in a request, if policy wants it."""
+        offer = Offer(
+            _text(fields, "name"),
+            _bytes(fields, "digest"),
+            _number(fields, "size"),
+            _text(fields, "abi"),
+            _bytes(fields, "signature"),
+            _bytes(fields, "key_id"),
+        )
+        self._policy.judge(offer, peer_authenticated=fields.get("peer_authenticated") is True)
+        return offer
 
     def _live(self) -> dict[bytes, str]:
         """Our programs that are still registered."""

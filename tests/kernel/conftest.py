@@ -120,6 +120,8 @@ class Flow:
 
     def stop(self) -> None:
         for sock in (self.sender, self.receiver):
+            # Without a path what is unsent would keep the socket, and its program, in the kernel for many minutes.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:

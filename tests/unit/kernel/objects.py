@@ -52,6 +52,17 @@ struct tcp_congestion_ops small = {{
 }};
 """
 
+# The same without places to put things in.
+SMALL = """
+    #include "tcpls_cc.h"
+    char LICENSE[] SEC("license") = "GPL";
+    SEC("struct_ops/a") u32 BPF_PROG(small_ssthresh, struct sock *sk) { return 2; }
+    SEC("struct_ops/b") void BPF_PROG(small_cong_avoid, struct sock *sk, u32 ack, u32 acked) { }
+    SEC("struct_ops/c") u32 BPF_PROG(small_undo_cwnd, struct sock *sk) { return 2; }
+    SEC(".struct_ops") struct tcp_congestion_ops small = {
+        .ssthresh = (void *)small_ssthresh, .cong_avoid = (void *)small_cong_avoid,
+        .undo_cwnd = (void *)small_undo_cwnd, .name = "small" };"""
+
 
 @functools.cache
 def compile_text(text: str) -> bytes:

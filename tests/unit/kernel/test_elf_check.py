@@ -8,7 +8,7 @@ import pytest
 
 from tcpls.errors import ProgramRefused
 from tcpls.kernel.elf_check import MAX_SIZE, check_object
-from tests.unit.kernel.objects import ROOT, SHIPPED, compile_text, controller, needs_clang, shipped
+from tests.unit.kernel.objects import ROOT, SHIPPED, SMALL, compile_text, controller, needs_clang, shipped
 
 pytestmark = needs_clang
 
@@ -140,17 +140,6 @@ SPARE = 'SEC("struct_ops/spare") u32 BPF_PROG(spare, struct sock *sk) { return 1
 def test_hostile_and_foreign_programs_are_refused(changes: dict[str, str], why: str) -> None:
     with pytest.raises(ProgramRefused, match=why):
         check_object(controller(**changes))
-
-
-SMALL = """
-    #include "tcpls_cc.h"
-    char LICENSE[] SEC("license") = "GPL";
-    SEC("struct_ops/a") u32 BPF_PROG(small_ssthresh, struct sock *sk) { return 2; }
-    SEC("struct_ops/b") void BPF_PROG(small_cong_avoid, struct sock *sk, u32 ack, u32 acked) { }
-    SEC("struct_ops/c") u32 BPF_PROG(small_undo_cwnd, struct sock *sk) { return 2; }
-    SEC(".struct_ops") struct tcp_congestion_ops small = {
-        .ssthresh = (void *)small_ssthresh, .cong_avoid = (void *)small_cong_avoid,
-        .undo_cwnd = (void *)small_undo_cwnd, .name = "small" };"""
 
 
 @pytest.mark.parametrize(
