@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tcpls.errors import Alert, PeerError, ProtocolViolation, Reason
+from tcpls.errors import Alert, KernelUnavailable, PeerError, ProtocolViolation, Reason
 from tcpls.protocol.frames import Frame
 from tcpls.protocol.streams import SendStream
 from tcpls.tls.key_schedule import TrafficSecret
@@ -145,7 +145,13 @@ class Channel:
         return self._update is not None or self.sent >= self.update_at
 
     def put_update(self, sink: RecordSink) -> None:
-        """Puts a KeyUpdate and changes the sink's keys behind it."""
+        """Puts a KeyUpdate and changes the sink's keys behind it.
+
+        Raises `KernelUnavailable` before anything was put when the sink cannot change keys: kernels before Linux 6.14
+        cannot, RFC 8446 4.6.3 lets no request go unanswered, and so the connection cannot go on.
+        """
+        if not sink.can_switch_keys:
+            raise KernelUnavailable("a change of keys", "this kernel's TLS cannot change keys (Linux 6.14 can)")
         sink.put(ContentType.HANDSHAKE, PostHandshake.key_update(bool(self._update)))
         self.sent += 1
         self._update = None

@@ -46,6 +46,10 @@ class RecordSink(Protocol):
     def put(self, content_type: int, *parts: Buffer) -> None:
         """Makes one record of the parts, at most `MAX_CONTENT` bytes together. They are not held after the call."""
 
+    @property
+    def can_switch_keys(self) -> bool:
+        """Whether `switch_keys` works: some kernels' TLS cannot. To be asked before a KeyUpdate is put."""
+
     def switch_keys(self, keys: TrafficKeys) -> None:
         """Everything put from now on is protected with `keys`."""
 
@@ -85,6 +89,10 @@ class RecordSealer:
         self._iv = int.from_bytes(keys.iv, "big")
         self._limit = keys.suite.record_limit
         self.sequence = keys.sequence
+
+    @property
+    def can_switch_keys(self) -> bool:
+        return True
 
     @property
     def room(self) -> bool:

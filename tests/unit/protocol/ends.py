@@ -37,6 +37,7 @@ class Sink:
         self.records: list[tuple[int, bytes]] = []
         self.keys: list[tuple[int, TrafficKeys]] = []
         self.most = most
+        self.can_switch_keys = True
 
     @property
     def room(self) -> bool:

@@ -8,13 +8,14 @@ from tcpls.errors import (
     Alert,
     AlertReceived,
     ApiMisuse,
+    KernelUnavailable,
     NotNegotiated,
     SessionClosed,
     SessionLost,
     StreamReset,
 )
 from tcpls.protocol.actions import CloseConnection
-from tcpls.protocol.base import SessionConfig
+from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.events import (
     Pong,
     SessionEnded,
@@ -47,7 +48,9 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.parameters import ABSENT, Parameters
 from tcpls.protocol.record_writer import MAX_STREAM_DATA
+from tcpls.protocol.session import Session
 from tcpls.tls.messages import KeyUpdate
+from tcpls.tls.post_handshake import PostHandshake
 from tests.unit.protocol.ends import (
     LOCAL,
     PEER,
@@ -667,3 +670,17 @@ def test_announcements_are_kept_by_the_drafts_rules() -> None:
     newer, older = PathStatus(0, 5, PathState.STANDBY, 1), PathStatus(0, 4, PathState.AVAILABLE, 2)
     give(core, newer, older)
     assert core.announcements.path_status == {0: newer}
+
+
+@pytest.mark.parametrize("ask", ["ours", "theirs"])
+def test_keys_that_cannot_change_end_the_connection_before_anything_is_put(ask: str) -> None:
+    session = Session(Role.SERVER, SessionConfig(), LOCAL, PEER, READ, WRITE)
+    sink = Sink()
+    sink.can_switch_keys = False
+    if ask == "ours":
+        session.update_keys(True)
+    else:
+        session.receive_record(0, 22, memoryview(PostHandshake.key_update(True)), 1.0)
+    with pytest.raises(KernelUnavailable, match="cannot change keys"):
+        session.transmit(0, sink, 1.0)
+    assert sink.records == []
