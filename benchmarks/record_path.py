@@ -34,6 +34,8 @@ class NullSink:
     room = True
     sequence = 0
 
+    can_switch_keys = True
+
     def put(self, content_type: int, *parts: Buffer) -> None:
         self.sequence += 1
 
