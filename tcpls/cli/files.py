@@ -128,11 +128,11 @@ class FileService:
             raise
         except OSError:
             return None
-        file = os.fdopen(descriptor, "rb", buffering=0)
+        # Looked at before it becomes a file object: `fdopen` refuses a folder and leaves its descriptor open.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            file.close()
+            os.close(descriptor)
             return None
-        return file
+        return os.fdopen(descriptor, "rb", buffering=0)
 
     async def digest(self, file: FileIO) -> bytes:
         facts = os.fstat(file.fileno())
