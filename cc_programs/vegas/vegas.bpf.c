@@ -93,8 +93,12 @@ static __always_inline void end_round(struct vegas *vegas, struct tcp_sock *tp)
 	u32 cwnd = tp->snd_cwnd;
 	u32 backlog = queued(vegas, cwnd);
 
-	if (vegas->samples < MIN_SAMPLES)
+	if (vegas->samples < MIN_SAMPLES) {
+		/* One sample may be a delayed ACK's. A window this small grows as Reno's would, or it would stay small. */
+		if (!tcpls_in_slow_start(tp) && tcpls_cwnd_limited(tp))
+			tcpls_set_cwnd(tp, cwnd + 1);
 		return;
+	}
 	if (tcpls_in_slow_start(tp)) {
 		vegas->growing = !vegas->growing;
 		if (backlog > GAMMA) {

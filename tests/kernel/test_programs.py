@@ -8,7 +8,7 @@ import pytest
 
 from tcpls.kernel.helper_client import HelperClient
 from tests.kernel.conftest import TcpState, emulated_path
-from tests.unit.kernel.objects import shipped
+from tests.unit.kernel.objects import SHIPPED, shipped
 
 pytestmark = [pytest.mark.kernel]
 
@@ -93,3 +93,17 @@ def test_an_application_that_sends_little_does_not_grow_the_window(helper: Helpe
                     flow.sender.send(bytes(1000))
                     flow.receiver.recv(1000)
                 assert TcpState.of(flow.sender).cwnd <= 12
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_window_made_small_by_losses_grows_again(helper: HelperClient, name: str) -> None:
+    """2 % random loss keeps windows at a few segments, where few RTT samples come in a round."""
+    program = shipped(name)
+    with emulated_path(rate=20e6, delay=0.01, loss=0.02) as connect:
+        flow = connect()
+        with helper.load(program.offer, program.image, flow.sender.fileno()):
+            flow.start()
+            flow.watch(1.0)
+            states, rate = flow.watch(4.0)
+    assert rate > 1.5
+    assert statistics.median(state.cwnd for state in states) >= 4
