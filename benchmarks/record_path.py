@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.frames import STREAM_TRAILER
@@ -35,6 +35,10 @@ class NullSink:
     sequence = 0
 
     can_switch_keys = True
+
+    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+        self.sequence += len(trailers)
+        return len(trailers)
 
     def put(self, content_type: int, *parts: Buffer) -> None:
         self.sequence += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -269,6 +269,16 @@ class KernelSink:
             self._kept = b"".join(parts)
             self._kept_type = content_type
         self.sequence += 1
+
+    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+        """One ``sendmsg`` a record: the kernel keeps only its own records apart, not ours."""
+        count = 0
+        for trailer in trailers:
+            if self._kept:
+                break
+            self.put(content_type, data[count * size : (count + 1) * size], trailer)
+            count += 1
+        return count
 
     def flush(self) -> bool:
         """Tries to hand over what is kept; True when nothing is pending. Raises the socket's `OSError`."""

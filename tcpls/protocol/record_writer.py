@@ -23,6 +23,7 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.programs import ProgramSender
 from tcpls.protocol.stream_table import StreamTable
+from tcpls.protocol.streams import SendStream
 from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
 
 TRAILER_SIZE = frames.STREAM_TRAILER.size
@@ -32,6 +33,8 @@ MAX_CONTROL = 1 << 13
 """Bytes of control frames that ride behind stream data; a larger frame gets a record of its own."""
 STREAM_RECORDS = 16
 """Records of streams between two looks at what else waits."""
+RUN_AMONG_OTHERS = 4
+"""Records that a stream puts in its turn when others wait for theirs."""
 APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
 
 _NOT_KEPT = (Ack, Padding, MaxData, MaxStreamData, MaxStreams)
@@ -120,6 +123,36 @@ class RecordWriter:
                 connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, True))
             self.streams.retire(frame.stream_id)
 
+    def _put_run(self, connection: Connection, sink: RecordSink, stream: SendStream, most: int) -> int:
+        """Full records out of one piece of queued data, which differ in nothing but their offsets, put in one go.
+
+        Never the last of what is queued: that may have to carry the FIN. Returns how many were put, 0 for none.
+        """
+        if len(self.streams.ready) > 1:
+            most = min(most, RUN_AMONG_OTHERS)
+        allowed = self.streams.max_sent - self.streams.sent
+        if self._retain:
+            allowed = min(allowed, self._limit - self.unacknowledged)
+        data = stream.peek(min(allowed, most * MAX_STREAM_DATA))
+        start, stream_id = stream.sent, stream.stream_id
+        offsets = range(start, start + len(data) - MAX_STREAM_DATA + 1, MAX_STREAM_DATA)
+        if len(offsets) < 2:
+            return 0
+        trailers = [_pack_trailer(MAX_STREAM_DATA, offset, stream_id, frames.STREAM_TYPE) for offset in offsets]
+        count = sink.put_run(APPLICATION_DATA, data, MAX_STREAM_DATA, trailers)
+        size = count * MAX_STREAM_DATA
+        stream.skip(size)
+        self.streams.sent += size
+        if self._retain:
+            self.unacknowledged += size
+            first = connection.sent
+            connection.unacknowledged.extend(
+                (first + index, stream, offsets[index], offsets[index] + MAX_STREAM_DATA, False)
+                for index in range(count)
+            )
+        connection.sent += count
+        return count
+
     def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes) -> int:
         """Records of stream data, each stream in its turn, the first with the control frames of `tail` behind it."""
         table = self.streams
@@ -135,6 +168,10 @@ class RecordWriter:
             if limit <= 0:
                 break
             stream = ready[0]
+            if limit == MAX_STREAM_DATA and (run := self._put_run(connection, sink, stream, STREAM_RECORDS - records)):
+                records += run
+                table.sent_from(stream)
+                continue
             start = stream.sent
             parts = stream.take(limit)
             end = stream.sent

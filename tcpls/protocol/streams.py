@@ -106,6 +106,19 @@ class SendStream:
             self._next_chunk()
         return tuple(parts)
 
+    def peek(self, limit: int) -> memoryview:
+        """The next bytes, at most `limit` of them, as far as one piece of the queue and the peer's credit go.
+
+        Never the last byte that is queued.
+        """
+        limit = min(limit, self.max_data - self.sent, self.written - self.sent - 1)
+        return self._view[self._at : self._at + max(limit, 0)]
+
+    def skip(self, count: int) -> None:
+        """The first `count` bytes of what `peek` gave went into records."""
+        self._at += count
+        self.sent += count
+
     def _next_chunk(self) -> bool:
         """Lets go of the current chunk, all of which was taken, and makes the next of the queue current."""
         if self.retain and self._chunk:
@@ -332,6 +345,8 @@ class ReceiveStream:
             return
         self.final_size = final_size
         self.reset_code = code
+        # All of it counts as consumed from here on: a stop_sending that follows must not count it again.
+        self.consumed = final_size
         self.drop()
 
     def drop(self) -> None:

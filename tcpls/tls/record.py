@@ -9,7 +9,7 @@ call into the AEAD and no object that outlives the record.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tcpls.errors import ProtocolViolation, Reason
@@ -45,6 +45,12 @@ class RecordSink(Protocol):
 
     def put(self, content_type: int, *parts: Buffer) -> None:
         """Makes one record of the parts, at most `MAX_CONTENT` bytes together. They are not held after the call."""
+
+    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+        """Makes records that all have the same size: the next `size` bytes of `data` and one of `trailers` in each.
+
+        Returns how many were put, which is at least one when there is room, and ends where the room does.
+        """
 
     @property
     def can_switch_keys(self) -> bool:
@@ -148,6 +154,36 @@ class RecordSealer:
         self._aead.encrypt_into((self._iv ^ sequence).to_bytes(IV_SIZE, "big"), view[body:at], header, view[body:end])
         self.sequence = sequence + 1
         self._end = end
+
+    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+        """`put` for many records of one size, with everything that they share done once."""
+        trailer_size = len(trailers[0]) + 1
+        sealed_size = size + trailer_size + TAG_SIZE
+        header = b"\x17\x03\x03" + sealed_size.to_bytes(2, "big")
+        while self._end + len(trailers) * RECORD_ROOM > len(self._buffer) < self._capacity:
+            self._grow()
+        count = min(len(trailers), (len(self._buffer) - self._end) // RECORD_ROOM)
+        sequence, start, view, iv = self.sequence, self._end, self._view, self._iv
+        if sequence + count > self._limit:
+            # RFC 8446 5.5, as in `put`.
+            raise ProtocolViolation(Reason.KEY_EXHAUSTED)
+        encrypt_into = self._aead.encrypt_into
+        kind = bytes((content_type,))
+        at = 0
+        for trailer in trailers[:count]:
+            body = start + HEADER_SIZE
+            middle = body + size
+            end = middle + trailer_size
+            view[start:body] = header
+            view[body:middle] = data[at : at + size]
+            view[middle:end] = trailer + kind
+            start = end + TAG_SIZE
+            encrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), view[body:end], header, view[body:start])
+            sequence += 1
+            at += size
+        self.sequence = sequence
+        self._end = start
+        return count
 
 
 class RecordOpener:

@@ -258,3 +258,13 @@ def test_acceleration(tmp_path: Path, drivers: tuple[tuple[str, int], ...], best
 
 def test_acceleration_without_proc(tmp_path: Path) -> None:
     assert ktls.check_accelerated(tmp_path / "absent") == ktls.Acceleration("", False)
+
+
+def test_a_run_is_one_call_a_record_and_stops_at_a_full_socket() -> None:
+    sock = ScriptedSocket(None, None, None, None, errno.EAGAIN)
+    sink = ktls.KernelSink(sock, keys_of())
+    data = memoryview(b"aabbccdd")
+    assert sink.put_run(23, data, 2, [b"1", b"2", b"3", b"4"]) == 3, "the third is kept"
+    assert sock.records == [(23, b"aa1"), (23, b"bb2")]
+    assert sink.flush()
+    assert sock.records[-1] == (23, b"cc3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -51,6 +51,15 @@ class Sink:
         content = b"".join(bytes(part) for part in parts)
         assert len(content) <= 1 << 14
         self.records.append((content_type, content))
+
+    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+        count = 0
+        for trailer in trailers:
+            if not self.room:
+                break
+            self.put(content_type, data[count * size : (count + 1) * size], trailer)
+            count += 1
+        return count
 
     def switch_keys(self, keys: TrafficKeys) -> None:
         self.keys.append((len(self.records), keys))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
 from tcpls.errors import (
@@ -47,7 +50,7 @@ from tcpls.protocol.frames import (
     parse_frames,
 )
 from tcpls.protocol.parameters import ABSENT, Parameters
-from tcpls.protocol.record_writer import MAX_STREAM_DATA
+from tcpls.protocol.record_writer import MAX_STREAM_DATA, RUN_AMONG_OTHERS
 from tcpls.protocol.session import Session
 from tcpls.tls.messages import KeyUpdate
 from tcpls.tls.post_handshake import PostHandshake
@@ -182,9 +185,28 @@ def test_streams_take_turns() -> None:
     core = client(peer=Parameters(session_window=1 << 30, stream_window=1 << 30, stream_limit=4))
     for stream_id in (0, 2, 4):
         core.open_stream()
-        core.send(stream_id, bytes(3 * MAX_STREAM_DATA), 0.0)
+        core.send(stream_id, bytes(2 * RUN_AMONG_OTHERS * MAX_STREAM_DATA), 0.0)
     said_in_order = [frame.stream_id for frame in said(core)[1:] if isinstance(frame, Stream)]
-    assert said_in_order[:9] == [0, 2, 4] * 3
+    turns = [stream_id for stream_id, _ in itertools.groupby(said_in_order)]
+    assert turns[:6] == [0, 2, 4] * 2, "each stream has its turn before one has its second"
+    assert max(len(list(turn)) for _, turn in itertools.groupby(said_in_order)) <= RUN_AMONG_OTHERS
+
+
+@pytest.mark.parametrize("failover", [False, True])
+def test_a_run_of_records_says_what_single_records_would(failover: bool) -> None:
+    core = client(
+        local=replace(LOCAL, failover=failover), peer=replace(PEER, session_window=1 << 30, stream_window=1 << 30)
+    )
+    core.open_stream()
+    content = bytes(range(256)) * 400
+    core.send(0, content[:90_000], 0.0)
+    core.send(0, content[90_000:], 0.0)
+    core.finish(0)
+    frames = [frame for frame in said(core) if isinstance(frame, Stream)]
+    assert b"".join(frame.data for frame in sorted(frames, key=lambda frame: frame.offset)) == content
+    assert [frame.fin for frame in frames] == [False] * (len(frames) - 1) + [True]
+    ends = [frame.offset + len(frame.data) for frame in frames]
+    assert [frame.offset for frame in frames] == [0, *ends[:-1]]
 
 
 def test_the_streams_window_is_kept() -> None:
@@ -684,3 +706,12 @@ def test_keys_that_cannot_change_end_the_connection_before_anything_is_put(ask: 
     with pytest.raises(KernelUnavailable, match="cannot change keys"):
         session.transmit(0, sink, 1.0)
     assert sink.records == []
+
+
+def test_a_stream_that_was_reset_and_is_then_stopped_counts_once() -> None:
+    session = Session(Role.SERVER, SessionConfig(), LOCAL, PEER, READ, WRITE)
+    for frame in (Stream(0, 0, b"data", fin=False), ResetStream(0, 9, 1)):
+        session.receive_record(0, 23, memoryview(encode(frame)), 1.0)
+    session.stop_sending(0, 2)
+    table = session._streams
+    assert (table.received, table.consumed, table.buffered) == (9, 9, 0)

@@ -251,3 +251,40 @@ def test_limit_of_a_key() -> None:
         sealer.put(23, b"one too many")
     assert caught.value.reason is Reason.KEY_EXHAUSTED
     assert len(sealer.pending) == HEADER_SIZE + 8 + 1 + TAG_SIZE
+
+
+@pytest.mark.parametrize("size", [1, 100, MAX_CONTENT - 15])
+def test_a_run_is_what_single_records_would_be(size: int) -> None:
+    data = memoryview(bytes(range(251)) * (20 * size // 251 + 1))[: 20 * size]
+    trailers = [bytes([number]) * 15 for number in range(20)]
+    single, run = make_sealer(keys(sequence=7)), make_sealer(keys(sequence=7))
+    for number, trailer in enumerate(trailers):
+        single.put(23, data[number * size : (number + 1) * size], trailer)
+    assert run.put_run(23, data, size, trailers) == 20
+    assert run.pending == single.pending
+    assert run.sequence == single.sequence == 27
+
+
+def test_a_run_ends_where_the_room_does_and_goes_on_behind_it() -> None:
+    data = memoryview(bytes(10 * 1000))
+    trailers = [bytes([number]) for number in range(10)]
+    sealer, opener = make_sealer(capacity=4 * RECORD_ROOM), make_opener()
+    done = 0
+    while done < 10:
+        count = sealer.put_run(23, data[done * 1000 :], 1000, trailers[done:])
+        assert 1 <= count <= 4
+        done += count
+        receive(opener, bytes(sealer.pending))
+        sealer.sent(len(sealer.pending))
+        for number in range(done - count, done):
+            assert opened(opener) == (23, bytes(1000) + bytes([number]))
+
+
+def test_a_run_beyond_the_keys_limit_is_refused_whole() -> None:
+    limit = CipherSuite.AES_128_GCM_SHA256.record_limit
+    sealer = make_sealer(keys(sequence=limit - 2))
+    with pytest.raises(ProtocolViolation) as caught:
+        sealer.put_run(23, memoryview(bytes(30)), 10, [b"a", b"b", b"c"])
+    refused(caught.value, Reason.KEY_EXHAUSTED, Alert.INTERNAL_ERROR)
+    assert not sealer.pending
+    assert sealer.put_run(23, memoryview(bytes(20)), 10, [b"a", b"b"]) == 2
