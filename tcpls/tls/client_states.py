@@ -303,7 +303,7 @@ class ExpectFinished:
 
     def receive(self, message: Message) -> State:
         agreed, flow = self.before.agreed, self.before.agreed.client.flow
-        finished = Finished.read(message.body())
+        finished = Finished.read(message.body(), agreed.suite.hash_size)
         # RFC 8446 4.4.4: a wrong Finished is a decrypt_error.
         if not compare_digest(finished.verify_data, agreed.secrets.server.verify_data(flow.transcript.digest())):
             raise HandshakeError(Reason.BAD_FINISHED)

@@ -279,8 +279,12 @@ class Finished:
     verify_data: bytes = field(repr=False)
 
     @classmethod
-    def read(cls, reader: Reader) -> Finished:
-        return cls(reader.rest())
+    def read(cls, reader: Reader, size: int) -> Finished:
+        """`size`: of the suite's hash."""
+        # RFC 8446 4.4.4: verify_data is one hash long. 6.2: a message of another length is a decode_error.
+        verify_data = reader.take(size)
+        reader.end()
+        return cls(verify_data)
 
     def write(self) -> bytes:
         return frame(HandshakeType.FINISHED, self.verify_data)

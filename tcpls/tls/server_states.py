@@ -185,7 +185,7 @@ class ExpectFinished:
     accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
 
     def receive(self, message: Message) -> State:
-        finished = Finished.read(message.body())
+        finished = Finished.read(message.body(), self.outcome.suite.hash_size)
         # RFC 8446 4.4.4: a wrong Finished is a decrypt_error.
         expected = self.secrets.client.verify_data(self.flow.transcript.digest())
         if not compare_digest(finished.verify_data, expected):

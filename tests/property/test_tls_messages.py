@@ -101,7 +101,7 @@ def test_certificate_verify(message: CertificateVerify) -> None:
 
 @given(st.builds(Finished, st.binary(max_size=64)))
 def test_finished(message: Finished) -> None:
-    assert Finished.read(body(message.write())) == message
+    assert Finished.read(body(message.write()), len(message.verify_data)) == message
 
 
 @given(st.builds(NewSessionTicket, u32, u32, st.binary(max_size=255), st.binary(min_size=1, max_size=300), extensions))

@@ -341,9 +341,16 @@ def test_signature_over_something_else(kind: str) -> None:
     refuses(client, Epoch.HANDSHAKE, message, Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR)
 
 
-@pytest.mark.parametrize("value", [bytes(32), b"", bytes(33)])
-def test_finished(value: bytes) -> None:
-    refuses(after(3), Epoch.HANDSHAKE, Finished(value).write(), Reason.BAD_FINISHED, Alert.DECRYPT_ERROR)
+@pytest.mark.parametrize(
+    ("value", "reason", "alert"),
+    [
+        (bytes(32), Reason.BAD_FINISHED, Alert.DECRYPT_ERROR),
+        (b"", Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (bytes(33), Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
+    ],
+)
+def test_finished(value: bytes, reason: Reason, alert: Alert) -> None:
+    refuses(after(3), Epoch.HANDSHAKE, Finished(value).write(), reason, alert)
 
 
 def test_nothing_after_finished() -> None:

@@ -244,11 +244,20 @@ def test_padding_may_change() -> None:
     accepts(server, with_extensions(second, {21: bytes(10)}))
 
 
-@pytest.mark.parametrize("value", [bytes(32), b"", bytes(64)])
-def test_finished(value: bytes) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason", "alert"),
+    [
+        (bytes(32), Reason.BAD_FINISHED, Alert.DECRYPT_ERROR),
+        (b"", Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (bytes(31), Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (bytes(33), Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
+        (bytes(0xFFFF), Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
+    ],
+)
+def test_finished(value: bytes, reason: Reason, alert: Alert) -> None:
     server = make()
     accepts(server, first_hello())
-    refuses(server, Finished(value).write(), Reason.BAD_FINISHED, Alert.DECRYPT_ERROR)
+    refuses(server, Finished(value).write(), reason, alert)
 
 
 @pytest.mark.parametrize("kind", [1, 5, 11, 15, 24, 99])
