@@ -125,6 +125,9 @@ class Channel:
 
     def receive_alert(self, content: memoryview, now: float) -> int:
         """The description of an alert. Raises `ProtocolViolation`."""
+        # RFC 8446 5.4: an alert record without content is an unexpected_message.
+        if not len(content):
+            raise ProtocolViolation(Reason.EMPTY_RECORD, "alert")
         # RFC 8446 6: alerts are not fragmented, and 5.1: there is one in a record. The level means nothing.
         if len(content) != 2:
             raise ProtocolViolation(Reason.BAD_LENGTH, "an alert is two bytes")

@@ -240,10 +240,13 @@ def test_alerts_that_mean_nothing_are_bounded_by_time() -> None:
         give_raw(core, bytes((1, Alert.USER_CANCELED)), 21)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x01", b"\x01\x00\x00"])
-def test_an_alert_is_two_bytes(content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("reason", "content"),
+    [(Reason.EMPTY_RECORD, b""), (Reason.BAD_LENGTH, b"\x01"), (Reason.BAD_LENGTH, b"\x01\x00\x00")],
+)
+def test_an_alert_is_two_bytes(reason: Reason, content: bytes) -> None:
     core = server()
-    with refused(core, Reason.BAD_LENGTH):
+    with refused(core, reason):
         give_raw(core, content, 21)
 
 

@@ -199,6 +199,9 @@ def test_hostile_records_are_refused() -> None:
     with refused(core, Reason.TOO_MANY_RECORDS):
         give_raw(core, b"")
     core = server()
+    with refused(core, Reason.EMPTY_RECORD):
+        give_raw(core, b"", 21)
+    core = server()
     with refused(core, Reason.UNEXPECTED_RECORD):
         give_raw(core, b"x", 20)
     core = server()
