@@ -88,8 +88,9 @@ def check_second(first: Offer, second: Offer, group: Group) -> None:
         and before.session_id == after.session_id
         and before.suites == after.suites
         and before.legacy_version == after.legacy_version
-        and {kind: contents for kind, contents in before.extensions.items() if kind not in removed}
-        == {kind: contents for kind, contents in after.extensions.items() if kind not in _MAY_CHANGE}
+        # RFC 8446 4.1.2: "the same ClientHello without modification", the order of its extensions included.
+        and [extension for extension in before.extensions.items() if extension[0] not in removed]
+        == [extension for extension in after.extensions.items() if extension[0] not in _MAY_CHANGE]
     )
     if not same:
         raise HandshakeError(Reason.CHANGED_HELLO)

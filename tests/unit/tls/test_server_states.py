@@ -234,6 +234,18 @@ def test_extensions_that_may_not_change(changes: dict[int, bytes | None]) -> Non
     refuses(server, with_extensions(second, changes).write(), Reason.CHANGED_HELLO, ILLEGAL)
 
 
+def test_the_order_of_extensions_may_not_change() -> None:
+    server, _, second = retried()
+    reversed_hello = replace(second, extensions=dict(reversed(second.extensions.items())))
+    refuses(server, reversed_hello.write(), Reason.CHANGED_HELLO, ILLEGAL)
+
+
+def test_the_share_may_move() -> None:
+    server, _, second = retried()
+    others = {kind: contents for kind, contents in second.extensions.items() if kind != 51}
+    accepts(server, replace(second, extensions={**others, 51: second.extensions[51]}))
+
+
 def test_the_first_hello_again() -> None:
     server, first, _ = retried()
     refuses(server, first.write(), Reason.CHANGED_HELLO, ILLEGAL)
