@@ -90,8 +90,9 @@ class Reassembly:
         if len(data) < HEADER_SIZE:
             return None
         size = int.from_bytes(data[1:HEADER_SIZE], "big")
+        # RFC 8446 6.2: a length out of range is a decode_error, and most messages end far below this bound.
         if size > MAX_MESSAGE:
-            raise HandshakeError(Reason.TOO_LARGE, f"{size} bytes")
+            raise HandshakeError(Reason.BAD_LENGTH, f"a message of {size} bytes")
         end = HEADER_SIZE + size
         if len(data) < end:
             return None

@@ -226,7 +226,7 @@ def test_change_cipher_spec_is_dropped_and_bounded() -> None:
         (b"\x80", Reason.BAD_RECORD_HEADER, Alert.UNEXPECTED_MESSAGE),
         (b"\x16\x03\x03\x40\x01", Reason.RECORD_OVERFLOW, Alert.RECORD_OVERFLOW),
         (record(22, b"\x02\x00\x00") + CHANGE_CIPHER_SPEC, Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE),
-        (record(22, b"\x02\x01\x00\x00"), Reason.TOO_LARGE, Alert.ILLEGAL_PARAMETER),
+        (record(22, b"\x02\x01\x00\x00"), Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         (record(22, b"\x01"), Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_ticket_over_two_records() -> None:
         (True, b"\x18\0\0\2\0\0", Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
         (True, b"\x18\0\0\1\0\x04", Reason.MESSAGE_ACROSS_KEYS, Alert.UNEXPECTED_MESSAGE),
         (True, b"\x18\0\0\1\0" * 2, Reason.MESSAGE_ACROSS_KEYS, Alert.UNEXPECTED_MESSAGE),
-        (True, b"\x04\1\0\0", Reason.TOO_LARGE, Alert.ILLEGAL_PARAMETER),
+        (True, b"\x04\1\0\0", Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         (True, b"\x0d", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
         (True, b"\x01", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
         (False, b"\x04", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
