@@ -72,8 +72,8 @@ async def _echo_stream(stream: Stream) -> None:
 
 
 async def standard_io(session: Session) -> None:
-    """Joins the first stream to standard input and output."""
-    await join(await session.accept_stream())
+    """Joins the first stream to standard input and output; a client that has said all may still listen."""
+    await join(await session.accept_stream(), until=session.wait_ended())
 
 
 def choose_handler(arguments: argparse.Namespace) -> Handler:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections.abc import Awaitable
 
 from tcpls import Stream
 from tcpls.cli.exits import FileError
@@ -57,21 +58,32 @@ def write_standard_output(data: bytes) -> None:
             raise FileError(f"standard output: {error.strerror}") from error
 
 
-async def join(stream: Stream) -> None:
+async def join(stream: Stream, until: Awaitable[object] | None = None) -> None:
     """Joins standard input and output to `stream` until the other end has finished it.
 
-    The end of input ends only the sending direction. Raises the stream's error when it did not end cleanly.
+    The end of input ends only the sending direction. With `until`, the other end's ends only the receiving one: input
+    is sent until it ends, or `until` is there. Raises the stream's error when it did not end cleanly.
     """
     sending = asyncio.create_task(_send_input(stream))
     try:
         async for data in stream:
             await asyncio.to_thread(write_standard_output, data)
+        if until is not None:
+            await _first(sending, asyncio.ensure_future(until))
     finally:
         if not sending.done():
             sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
     await stream.write_eof()
+
+
+async def _first(sending: asyncio.Task[None], until: asyncio.Future[object]) -> None:
+    """Waits for either; the second is given up then."""
+    try:
+        await asyncio.wait((sending, until), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        until.cancel()
 
 
 async def _send_input(stream: Stream) -> None:
