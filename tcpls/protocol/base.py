@@ -85,6 +85,10 @@ class CoreBase:
         self._events.append(SessionEnded(error))
         self._observer.event("session:ended", error=None if error is None else str(error))
 
+    def _end_by_close(self, close: SessionClosed) -> None:
+        """Either end closed; code 0 is no error."""
+        self._end(close if close.code else None)
+
     def _end_by_alert(self, alert: int) -> None:
         """The peer sent an alert other than close_notify: it sends and reads nothing more."""
         self._end(AlertReceived(alert))
@@ -94,7 +98,8 @@ class CoreBase:
 
     def _final_error(self) -> Exception:
         """What an operation raises once the session has ended."""
-        return self._error if self._error is not None else SessionClosed()
+        # Raised from many calls: without the traceback of the one before.
+        return SessionClosed() if self._error is None else self._error.with_traceback(None)
 
     def _ask_to_close(self, connection_id: int) -> None:
         self._actions.append(CloseConnection(connection_id))

@@ -165,7 +165,8 @@ class Session(CoreBase):
         self._session_close: SessionClose | None = None
         self._close_sent = False
         self._close_deadline: float | None = None
-        self._closing: SessionClosed | None = None
+        self._closing = SessionClosed()
+        """What `close` was given."""
         self._idle_timeout: float | None = None
         self._active_at = now
         self._heard_since_sent = True
@@ -249,7 +250,7 @@ class Session(CoreBase):
 
     def _receive_close_notify(self, now: float) -> None:
         if self._state is _State.CLOSED:
-            self._end(self._closing)
+            self._end_by_close(self._closing)
             return
         # The peer sends nothing more. What is queued here still goes, then this end closes too (draft section 3.5).
         self._peer_closed = True
@@ -288,7 +289,7 @@ class Session(CoreBase):
         self._alert = Alert.CLOSE_NOTIFY
         for connection in self._connections.values():
             connection.ack_due = connection.elicited > 0
-        self._end(SessionClosed(frame.code, frame.reason) if frame.code else None)
+        self._end_by_close(SessionClosed(frame.code, frame.reason))
 
     # Frames in. Each handler gets the connection that the frame came on.
 
@@ -342,7 +343,7 @@ class Session(CoreBase):
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
         if self._state is _State.CLOSED:
-            self._end(self._closing)
+            self._end_by_close(self._closing)
         self._end_by_loss(error)
 
     # Records out.
@@ -376,8 +377,7 @@ class Session(CoreBase):
         if self._state is _State.CLOSED or not sink.room:
             return
         if self._peer is not None and not self._close_sent:
-            code, reason = (self._closing.code, self._closing.reason) if self._closing else (0, "")
-            close = encode(SessionClose(code, reason))
+            close = encode(SessionClose(self._closing.code, self._closing.reason))
             sink.put(APPLICATION_DATA, close + self._writer.ack(connection) if connection.elicited else close)
             connection.sent += 1
             self._close_sent = True
@@ -387,7 +387,7 @@ class Session(CoreBase):
             self._close_deadline = now + self._config.close_timeout
             self._put_last(connection, sink, Alert.CLOSE_NOTIFY)
             if self._peer_closed:
-                self._end(self._closing)
+                self._end_by_close(self._closing)
 
     def _put_last(self, connection: Connection, sink: RecordSink, alert: int) -> None:
         if sink.room and alert == Alert.CLOSE_NOTIFY and connection.ack_due:
@@ -422,7 +422,7 @@ class Session(CoreBase):
                 connection.ack_due = True
         if self._close_deadline is not None and self._close_deadline <= now:
             if self._state is _State.CLOSED:
-                self._end(self._closing)
+                self._end_by_close(self._closing)
             else:
                 # What is queued does not leave: close without it.
                 self._state = _State.CLOSING
@@ -460,7 +460,7 @@ class Session(CoreBase):
         if self._ended:
             raise self._final_error()
         if self._state is not _State.OPEN:
-            raise self._closing or SessionClosed()
+            raise SessionClosed(self._closing.code, self._closing.reason)
 
     def open_stream(self) -> int | None:
         self._check_open()
@@ -504,7 +504,7 @@ class Session(CoreBase):
         if not 0 <= code <= 0xFFFFFFFF:
             raise ApiMisuse("a close code has 32 bits")
         self._state = _State.CLOSING if code else _State.FLUSHING
-        self._closing = SessionClosed(code, frames.clip(reason, frames.MAX_REASON)) if code or reason else None
+        self._closing = SessionClosed(code, frames.clip(reason, frames.MAX_REASON))
         self._close_deadline = now + self._config.close_timeout
 
     def ping(self, now: float) -> int:
