@@ -12,6 +12,9 @@ from tcpls.wire import Buffer
 READ_SIZE = 1 << 16
 """Bytes that `read` returns at most when it is not told."""
 
+TURN = 1 << 20
+"""Bytes written after which everybody else gets a turn: about a millisecond of sealing and sending."""
+
 
 class Stream:
     """A bidirectional stream of bytes with back-pressure both ways.
@@ -27,6 +30,8 @@ class Stream:
         self._loop = loop
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._written = 0
+        """Bytes since the last turn of others."""
 
     @property
     def id(self) -> int:
@@ -90,7 +95,12 @@ class Stream:
 
         Raises `StreamReset` when the peer stopped reading, `SessionLost` or `SessionClosed` when the session ended.
         """
+        if self._written >= TURN:
+            # A peer that takes everything at once never makes a writer wait: without this, nobody else would be heard.
+            self._written = 0
+            await asyncio.sleep(0)
         await self._capacity()
+        self._written += len(data)
         # What is not immutable belongs to the caller, who may change it as soon as this returns.
         self._core.send(self._id, data if isinstance(data, bytes) else bytes(data), self._loop.time())
         self._pump()

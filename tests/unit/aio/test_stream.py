@@ -1,0 +1,44 @@
+"""What a stream owes to the other tasks of its loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from tcpls.aio.stream import TURN, Stream
+from tcpls.protocol.core import Core
+
+
+class Unlimited:
+    """A core whose peer takes everything at once."""
+
+    sent = 0
+
+    def send_capacity(self, stream_id: int) -> int:
+        return 1 << 20
+
+    def send(self, stream_id: int, data: bytes, now: float) -> None:
+        self.sent += len(data)
+
+
+def test_a_writer_whose_peer_takes_everything_lets_others_run() -> None:
+    async def run() -> tuple[int, int]:
+        core = Unlimited()
+        stream = Stream(cast("Core", core), 0, lambda: None, asyncio.get_running_loop())
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        for _ in range(16):
+            await stream.write(bytes(TURN // 2))
+        task.cancel()
+        return core.sent, turns
+
+    sent, turns = asyncio.run(run())
+    assert sent == 8 * TURN
+    assert turns >= 7
