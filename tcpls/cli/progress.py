@@ -69,16 +69,24 @@ class RichBar:
     """A bar on a terminal. Redrawn by its own thread, ten times a second."""
 
     def __init__(self, label: str, total: int | None, file: IO[str] | None = None) -> None:
+        """Draws to standard error, or to `file` as if it were a terminal."""
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         self._progress = Progress(
-            "{task.description}",
+            TextColumn("{task.description}", markup=False),  # it holds names of files
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=file is None, file=file),
+            console=Console(stderr=file is None, file=file, force_terminal=None if file is None else True),
             transient=True,
         )
         self._task = self._progress.add_task(label, total=total)
@@ -103,8 +111,9 @@ class RichBar:
 
 def preload() -> None:
     """Draws a bar to nowhere: rich loads parts of itself when it first draws, which an ordinary user may not read."""
-    with contextlib.suppress(ImportError), RichBar("", 1, file=io.StringIO()) as bar:
-        bar.advance(1)
+    for total in (1 << 23, None):
+        with contextlib.suppress(ImportError), RichBar("[ä] 文件 :x:", total, file=io.StringIO()) as bar:
+            bar.advance(1 << 22)
 
 
 def progress_bar(label: str, total: int | None, *, quiet: bool = False) -> Bar:
