@@ -33,6 +33,9 @@ HEADER_SIZE = 4
 MAX_MESSAGE = 0xFFFF
 """Bytes in the body of one message: room for every chain in use, and the bound that rustls and others have too."""
 
+MAX_CLIENT_HELLO = 2 + 32 + 33 + 0x1_0000 + 0x100 + 0x1_0001
+"""Bytes in the body of the longest ClientHello that RFC 8446 4.1.2 can write, which OpenSSL accepts as well."""
+
 
 class HandshakeType(enum.IntEnum):
     CLIENT_HELLO = 1
@@ -64,7 +67,7 @@ def frame(kind: HandshakeType, body: bytes) -> bytes:
 
 
 class Reassembly:
-    """Cuts a stream of handshake bytes into messages. Holds at most one incomplete message of `MAX_MESSAGE` bytes."""
+    """Cuts a stream of handshake bytes into messages. Holds at most one incomplete message, of a bounded size."""
 
     __slots__ = ("_data",)
 
@@ -91,7 +94,7 @@ class Reassembly:
             return None
         size = int.from_bytes(data[1:HEADER_SIZE], "big")
         # RFC 8446 6.2: a length out of range is a decode_error, and most messages end far below this bound.
-        if size > MAX_MESSAGE:
+        if size > (MAX_CLIENT_HELLO if kind == HandshakeType.CLIENT_HELLO else MAX_MESSAGE):
             raise HandshakeError(Reason.BAD_LENGTH, f"a message of {size} bytes")
         end = HEADER_SIZE + size
         if len(data) < end:

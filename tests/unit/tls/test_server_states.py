@@ -13,7 +13,7 @@ from tcpls.tls.algorithms import Group
 from tcpls.tls.extensions import write_alpn, write_client_shares, write_code_points
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
-from tcpls.tls.messages import ClientHello, Finished, HandshakeType, ServerHello, frame
+from tcpls.tls.messages import MAX_CLIENT_HELLO, ClientHello, Finished, HandshakeType, ServerHello, frame
 from tcpls.tls.suites import CipherSuite
 from tcpls.wire import Reader
 from tests.unit.tls.pair import (
@@ -158,6 +158,22 @@ def test_grease_and_the_unknown_are_ignored() -> None:
     }
     changed = replace(with_extensions(hello, changes), suites=(0x1A1A, *hello.suites, 0x00FF))
     assert accepts(make(alpn=(b"h2",)), changed).suite == 0x1301
+
+
+def test_the_longest_hello_is_accepted() -> None:
+    hello = first_hello()
+    suites = (*hello.suites, *range(0x2000, 0x2000 + 0x7FFF - len(hello.suites)))
+    extensions = {**hello.extensions, 0xFA01: b""}
+    rest = 0xFFFF - sum(4 + len(contents) for contents in extensions.values())
+    longest = replace(hello, session_id=bytes(32), suites=suites, extensions={**extensions, 0xFA01: bytes(rest)})
+    # TLS 1.3 has one compression method, where the syntax has room for 255.
+    assert len(longest.write()) == 4 + MAX_CLIENT_HELLO - 254
+    assert accepts(make(), longest).suite == 0x1301
+
+
+def test_a_longer_hello_is_refused_by_its_header() -> None:
+    header = b"\1" + (MAX_CLIENT_HELLO + 1).to_bytes(3, "big")
+    refuses(make(), header, Reason.BAD_LENGTH, Alert.DECODE_ERROR)
 
 
 def test_server_prefers_its_own_order() -> None:
