@@ -10,7 +10,15 @@ from tcpls.aio.programs import ProgramHost
 from tcpls.aio.transport import RecordTransport
 from tcpls.errors import ApiMisuse, KernelUnavailable, ProgramRefused
 from tcpls.kernel import sockopts
-from tcpls.protocol.actions import Action, ApplyOption, CloseConnection, DetachProgram, JudgeProgram, LoadProgram
+from tcpls.protocol.actions import (
+    Action,
+    ApplyOption,
+    CloseConnection,
+    DetachProgram,
+    EndSending,
+    JudgeProgram,
+    LoadProgram,
+)
 from tcpls.protocol.core import Core
 from tcpls.protocol.events import Event, OptionStatus, Stage
 from tcpls.protocol.session import Session as SessionCore
@@ -34,6 +42,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self._again = False
+        self.released = False
+        """Whether `release` was called."""
 
     def add(self, transport: RecordTransport) -> None:
         self.transports[transport.connection_id] = transport
@@ -99,6 +109,8 @@ class Driver:
                 transport = self.transports.get(connection_id)
                 if transport is not None:
                     transport.close()
+            case EndSending(connection_id):
+                self.transports[connection_id].end_sending()
             case ApplyOption():
                 self._apply_option(action)
             case JudgeProgram():
@@ -177,14 +189,15 @@ class Driver:
 
     async def release(self) -> None:
         """Closes what is open, ends every task, takes back every program. Nothing outlives it."""
+        self.released = True
         for transport in self.transports.values():
             transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.pump()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self._programs.close()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            self._programs.close()

@@ -112,7 +112,16 @@ def make_session(
 def _core(role: Role, config: CommonConfig, established: Established, outcome: Outcome, local: Parameters) -> Core:
     now = asyncio.get_running_loop().time()
     if not outcome.tcpls:
-        return PlainSession(role=role, read_secret=established.read_secret, write_secret=established.write_secret)
+        return PlainSession(
+            role=role,
+            read_secret=established.read_secret,
+            write_secret=established.write_secret,
+            config=config.session,
+            read_sequence=established.read_sequence,
+            write_sequence=established.write_sequence,
+            now=now,
+            observer=config.observer,
+        )
     return SessionCore(
         role=role,
         config=config.session,
@@ -156,4 +165,5 @@ def _transport(
         sink=sink,
         wake=session.pump,
         ktls_tx=ktls_tx,
+        patience=config.session.close_timeout,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -34,8 +33,8 @@ from tcpls.protocol.events import (
 )
 from tcpls.protocol.session import Session as SessionCore
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds that a close waits for the rest to be sent and for the peer's answer."""
+ERROR_CLOSE_TIMEOUT = 2.0
+"""Seconds that a close with an error code, which owes the peer no data, waits for the peer's answer."""
 
 T = TypeVar("T")
 
@@ -85,7 +84,7 @@ class Session:
         """What is really in use: asked anew of the kernel at each call."""
         return self._facts.session_info(
             self._core.peer_parameters if isinstance(self._core, SessionCore) else None,
-            tuple(connection_info(transport) for transport in self._driver.open_transports()),
+            tuple(filter(None, map(connection_info, self._driver.open_transports()))),
         )
 
     def congestion(self, connection_id: int = 0) -> str:
@@ -221,19 +220,35 @@ class Session:
         return await asyncio.shield(self._ended)
 
     async def close(self, code: int = 0, reason: str = "") -> None:
-        """Sends what was written, closes the session, and waits a bounded time until the peer has it all."""
+        """Sends what was written, closes the session, and waits until the peer has confirmed that it has it all.
+
+        That may take as long as the peer needs, but not longer than `SessionConfig.close_timeout` without any progress.
+        Raises what ended the session (`SessionLost`, mostly) when the peer is not known to have taken everything. On
+        ordinary TLS, which has no such confirmation, it is enough that everything left this end.
+
+        With another code than 0, what was not sent is dropped, the wait is short, and nothing is raised. Once the
+        session was closed or given up by this end, closing it again does nothing.
+        """
+        if self._driver.released:
+            return
         self._core.close(code, reason, self._loop.time())
         self.pump()
         closings = [transport.closed for transport in self._driver.open_transports()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+        try:
+            async with asyncio.timeout(ERROR_CLOSE_TIMEOUT if code else None):
                 await asyncio.gather(asyncio.shield(self._ended), *map(asyncio.shield, closings))
-        await self.abort()
+        except TimeoutError:
+            if not code:
+                raise
+        finally:
+            await self.abort()
+        if not code and not self._core.delivered:
+            raise self._ended.result() or SessionLost("the peer closed before it had taken everything")
 
     async def abort(self) -> None:
         """Closes every connection at once, without a word to the peer, and ends whatever belongs to it."""
+        self._core.abandon()
         await self._driver.release()
-        self._end(SessionLost("this end gave the session up"))
 
     async def __aenter__(self) -> Session:
         return self

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tcpls.errors import KernelUnavailable, PeerError, ProtocolViolation
+from tcpls.kernel import sockopts
 from tcpls.protocol.core import Core
 from tcpls.tls.record import RecordOpener, RecordSealer, RecordSink
 
@@ -18,7 +19,7 @@ IDLE = 1.0
 """Seconds without a record after which a connection holds no more buffer than it needs to listen."""
 
 LINGER = 5.0
-"""Seconds that a closed connection waits for the peer's end before it is given up."""
+"""Seconds that a closed connection waits for the peer's end once the peer's TCP has everything."""
 
 
 class SocketSink(RecordSink, Protocol):
@@ -62,7 +63,9 @@ class RecordTransport:
         sink: SocketSink,
         wake: Callable[[], None],
         ktls_tx: str,
+        patience: float = LINGER,
     ) -> None:
+        """`patience`: seconds that a closed connection waits while the peer's TCP takes nothing of what is left."""
         self.socket = sock
         self.connection_id = connection_id
         self.sink = sink
@@ -78,6 +81,8 @@ class RecordTransport:
         self._receiving_over = False
         self._sending_over = False
         self._closing = False
+        self._ending = False
+        self._patience = patience
         self._linger: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -101,10 +106,15 @@ class RecordTransport:
 
     def _readable(self) -> None:
         """One receive call: what it brings is read by the application before more comes, while it is in the cache."""
+        if self._receive():
+            self._wake()
+
+    def _receive(self) -> bool:
+        """Whether there was anything to receive, the end included."""
         try:
             count = self.socket.recv_into(self.source.writable())
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._stop_receiving()
             self._connection_ended(error.strerror or str(error))
@@ -117,7 +127,7 @@ class RecordTransport:
                 self._stop_receiving()
                 # RFC 8446 6.1: an end without close_notify is a truncation; the core knows which it is.
                 self._connection_ended("the connection ended inside a record" if self.source.buffered else None)
-        self._wake()
+        return True
 
     def _take_records(self) -> None:
         core, source, connection_id = self._core, self.source, self.connection_id
@@ -175,7 +185,9 @@ class RecordTransport:
 
     def _fail_sending(self, error: str) -> None:
         self._sending_over = True
-        # What the peer sent before it went is still there to be read: receiving finds the end by itself.
+        # What the peer sent before it went is still there to be read.
+        while not self._receiving_over and not self._core.reading_paused and self._receive():
+            pass
         self._core.connection_ended(self.connection_id, error, self._loop.time())
         self.abort()
         self._wake()
@@ -183,7 +195,7 @@ class RecordTransport:
     def _all_sent(self) -> None:
         if self._idle is None and not self._closing:
             self._idle = self._loop.call_later(IDLE, self._release_if_idle, self.sink.sequence, self.bytes_received)
-        if self._closing and not self._sending_over:
+        if (self._closing or self._ending) and not self._sending_over:
             # With kTLS a record that send() took may still be outside TCP; it is inside once the socket is
             # writable again. Shutting down before that would cut it.
             self._sending_over = True
@@ -195,10 +207,10 @@ class RecordTransport:
         self._writing = False
         try:
             self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.abort()
+        except OSError as error:
+            self._fail_sending(error.strerror or str(error))
             return
-        if self._receiving_over:
+        if self._receiving_over and self._closing:
             self.abort()
 
     def _release_if_idle(self, sequence: int, bytes_received: int) -> None:
@@ -213,13 +225,35 @@ class RecordTransport:
 
     # Closing.
 
+    def end_sending(self) -> None:
+        """Sends what is pending and ends the sending direction alone."""
+        self._ending = True
+        self.flush()
+
     def close(self) -> None:
         """Sends what is pending, ends the sending direction, and waits a bounded time for the peer's end."""
         if self._closing or self.closed.done():
             return
         self._closing = True
-        self._linger = self._loop.call_later(LINGER, self.abort)
+        self._await_end(0, self._loop.time())
+        if self._sending_over and self._receiving_over and not self._writing:
+            self.abort()
         self.flush()
+
+    def _await_end(self, acknowledged: int, since: float) -> None:
+        """Looks from time to time whether the peer's TCP still takes something, and gives up when it has not."""
+        info, now = sockopts.tcp_info(self.socket), self._loop.time()
+        if info.bytes_acked > acknowledged:
+            since = now
+        waiting = bool(info.unacked or info.notsent_bytes) or not self._sending_over
+        if now - since < (self._patience if waiting else LINGER):
+            again = min(self._patience, LINGER) / 4
+            self._linger = self._loop.call_later(again, self._await_end, info.bytes_acked, since)
+            return
+        failed = f"the peer took nothing for {self._patience:g} s" if waiting else None
+        self._core.connection_ended(self.connection_id, failed, now)
+        self.abort()
+        self._wake()
 
     def abort(self) -> None:
         """Closes the socket now."""

@@ -56,10 +56,17 @@ class DetachProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class EndSending:
+    """Send what is pending and shut down for writing; receiving goes on."""
+
+    connection_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Send what is pending, shut down for writing, and close when the peer has closed or a bounded time has passed."""
 
     connection_id: int
 
 
-Action = ApplyOption | JudgeProgram | LoadProgram | DetachProgram | CloseConnection
+Action = ApplyOption | JudgeProgram | LoadProgram | DetachProgram | EndSending | CloseConnection

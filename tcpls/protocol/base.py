@@ -32,8 +32,8 @@ class SessionConfig:
     """Bytes buffered from a peer without flow control before reading pauses."""
     unacknowledged_limit: int = 16 << 20
     """Bytes in records that were not acknowledged, with failover: more wait."""
-    close_timeout: float = 5.0
-    """How long a close waits for queued data to leave, and then for the peer's close."""
+    close_timeout: float = 30.0
+    """How long a close waits while nothing of what is queued leaves; each byte that does starts it anew."""
     update_keys_after: int | None = None
     """Records under one key; None: short of the limit of the cipher suite."""
     option_policy: OptionPolicy = field(default_factory=OptionPolicy)
@@ -83,11 +83,16 @@ class CoreBase:
         self._ended = True
         self._error = error
         self._events.append(SessionEnded(error))
+        self._ask_to_close(0)
         self._observer.event("session:ended", error=None if error is None else str(error))
 
     def _end_by_close(self, close: SessionClosed) -> None:
         """Either end closed; code 0 is no error."""
         self._end(close if close.code else None)
+
+    def abandon(self) -> None:
+        """The shell has closed every connection: nothing more is said or heard."""
+        self._end(SessionLost("this end gave the session up"))
 
     def _end_by_alert(self, alert: int) -> None:
         """The peer sent an alert other than close_notify: it sends and reads nothing more."""
@@ -96,13 +101,20 @@ class CoreBase:
     def _end_by_loss(self, error: str | None) -> None:
         self._end(SessionLost(f"the connection failed: {error}" if error else "the connection ended without a close"))
 
+    @staticmethod
+    def _stuck(size: int, seconds: float) -> SessionLost:
+        """The error of a close whose data did not leave."""
+        return SessionLost(f"the peer took nothing for {seconds:g} s, and {size} bytes were still to be sent")
+
     def _final_error(self) -> Exception:
         """What an operation raises once the session has ended."""
         # Raised from many calls: without the traceback of the one before.
         return SessionClosed() if self._error is None else self._error.with_traceback(None)
 
     def _ask_to_close(self, connection_id: int) -> None:
-        self._actions.append(CloseConnection(connection_id))
+        action = CloseConnection(connection_id)
+        if action not in self._actions:
+            self._actions.append(action)
 
 
 def ends_session(alert: int) -> bool:

@@ -187,6 +187,8 @@ class Connection(Channel):
         "_pings",
         "ack_deadline",
         "ack_due",
+        "data_acknowledged",
+        "data_sent",
         "elicited",
         "unacknowledged",
         "unacknowledged_frames",
@@ -216,6 +218,10 @@ class Connection(Channel):
         """Records received since the last ACK that ask for one."""
         self.ack_deadline: float | None = None
         self.ack_due = False
+        self.data_sent = 0
+        """The number behind the last record that may carry data of a stream."""
+        self.data_acknowledged = 0
+        """The number behind the last record that the peer is known to have."""
         self.unacknowledged: deque[tuple[int, SendStream, int, int, bool]] = deque()
         """What records carried that were not acknowledged: number, stream, start, end, FIN."""
         self.unacknowledged_frames: deque[tuple[int, Frame]] = deque()
@@ -234,6 +240,7 @@ class Connection(Channel):
         """The peer has every record up to `highest`. Raises `PeerError(BAD_ACK)` for a record that was never sent."""
         if highest >= self.sent:
             raise PeerError(Reason.BAD_ACK, f"record {highest} of {self.sent}")
+        self.data_acknowledged = max(self.data_acknowledged, highest + 1)
         size = 0
         ended: list[int] = []
         records = self.unacknowledged

@@ -22,7 +22,11 @@ class Core(Protocol):
         """One opened record. `content` is lent. Keys returned open the next record of this connection."""
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
-        """The TCP connection ended: with a FIN (None), or with an error that says how."""
+        """The TCP connection ended: with a FIN (None), or with an error that says how.
+
+        After `CloseConnection` the shell says so too when it gives up waiting: None when all was sent and only the
+        peer's end is missing.
+        """
 
     def fail(self, connection_id: int, error: PeerError, now: float) -> None:
         """`receive_record` (or the record source) raised: queue the alert, end the session with this error."""
@@ -54,6 +58,13 @@ class Core(Protocol):
     def ended(self) -> bool:
         """Whether `SessionEnded` has been said."""
 
+    @property
+    def delivered(self) -> bool:
+        """Once ended: whether the peer is known to have taken all that was sent and not given up."""
+
+    def abandon(self) -> None:
+        """The shell has closed every connection: the session ends here, and the peer is told nothing."""
+
     # What the application calls, through the shell. Each may raise `ApiMisuse`, and what it documents.
 
     def open_stream(self) -> int | None:
@@ -66,7 +77,8 @@ class Core(Protocol):
         """
 
     def send_capacity(self, stream_id: int) -> int:
-        """Bytes that may be queued now without holding more than the send buffer's bound."""
+        """Bytes that may be queued now without holding more than the send buffer's bound. Raises what `send` raises
+        when the stream or the session is over, so that nobody waits for room that never comes."""
 
     def finish(self, stream_id: int) -> None:
         """The stream ends behind what was queued (FIN). Idempotent."""

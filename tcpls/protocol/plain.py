@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcpls.errors import Alert, ApiMisuse, NotNegotiated, Reason, SessionClosed, SessionLost, StreamReset
 from tcpls.observe import NULL_OBSERVER, Observer
+from tcpls.protocol.actions import EndSending
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
 from tcpls.protocol.connections import EMPTY_RECORDS_PER_SECOND, Channel, RateLimit
 from tcpls.protocol.events import StreamOpened, StreamReadable, StreamWritable
@@ -90,8 +91,8 @@ class PlainSession(CoreBase):
         return None
 
     def _receive_data(self, content: memoryview, now: float) -> None:
-        # RFC 8446 6.1: what comes behind a close_notify is ignored.
-        if self._peer_closed or self._receiving.stopped:
+        # RFC 8446 6.1: what comes behind a close_notify is ignored; and once this end has closed nobody reads it.
+        if self._peer_closed or self._closing or self._receiving.stopped:
             return
         if not len(content):
             # RFC 8446 5.1: records without content are allowed, against traffic analysis.
@@ -110,7 +111,8 @@ class PlainSession(CoreBase):
             # RFC 8446 6.1: the peer's data is complete; it reads nothing more, and says so only by its FIN.
             lost = self._sending.sent < self._sending.written
             self._end(SessionLost("the peer ended the connection before it took everything") if lost else None)
-        elif self._peer_closed and self._channel.finished_sending:
+        elif self._channel.finished_sending and (self._peer_closed or (self._closing and error is None)):
+            # Many peers answer a close_notify by their FIN alone, and nobody here waits for more of their data.
             self._end(None)
         else:
             self._end_by_loss(error)
@@ -118,7 +120,6 @@ class PlainSession(CoreBase):
     def _judge_end(self) -> None:
         if self._peer_closed and self._channel.finished_sending:
             self._end(None)
-            self._ask_to_close(0)
 
     # Records out.
 
@@ -130,6 +131,7 @@ class PlainSession(CoreBase):
             self._put_last(sink, self._alert)
             return
         stream = self._sending
+        before = channel.sent
         while sink.room and not self._ended:
             if channel.update_due:
                 channel.put_update(sink)
@@ -142,6 +144,8 @@ class PlainSession(CoreBase):
                 return
             else:
                 break
+        if self._close_deadline is not None and channel.sent != before:
+            self._close_deadline = now + self._config.close_timeout
         if stream.room_wanted and stream.written - stream.sent <= self._config.send_buffer // 2:
             stream.room_wanted = False
             self._events.append(StreamWritable(STREAM_ID))
@@ -150,8 +154,12 @@ class PlainSession(CoreBase):
         if sink.room:
             self._channel.put_alert(sink, alert)
             self._sending.fin_sent = True
-            if alert != Alert.CLOSE_NOTIFY or self._closing:
+            if self._closing:
+                self._close_deadline = None
                 self._ask_to_close(0)
+            elif not self._ended:
+                # RFC 8446 6.1: nothing follows a close_notify, and some peers wait for TCP to say so too.
+                self._actions.append(EndSending(0))
 
     # Time.
 
@@ -159,14 +167,21 @@ class PlainSession(CoreBase):
         return None if self._ended else self._close_deadline
 
     def timer_expired(self, now: float) -> None:
-        if self._close_deadline is not None and self._close_deadline <= now:
-            self._end(None)
-            if not self._channel.finished_sending:
-                self._ask_to_close(0)
+        if self._close_deadline is not None and self._close_deadline <= now and not self._ended:
+            self._alert = Alert.INTERNAL_ERROR
+            self._end(self._stuck(self._sending.written - self._sending.sent, self._config.close_timeout))
 
     @property
     def reading_paused(self) -> bool:
-        return self._receiving.offset - self._receiving.consumed >= self._config.receive_buffer
+        waiting = self._receiving.offset - self._receiving.consumed
+        return waiting >= self._config.receive_buffer and not self._closing
+
+    @property
+    def delivered(self) -> bool:
+        """TLS has no acknowledgment: this says that all of it left, and that the connection ended without an error."""
+        stream = self._sending
+        left = self._ended and self._error is None and stream.sent == stream.written
+        return left or stream.was_reset or not stream.written
 
     @property
     def credit_due(self) -> bool:
@@ -189,10 +204,7 @@ class PlainSession(CoreBase):
 
     def send(self, stream_id: int, data: bytes, now: float) -> None:
         self._check(stream_id)
-        if self._ended:
-            raise self._final_error()
-        if self._closing:
-            raise SessionClosed()
+        self._check_open()
         stream = self._sending
         if stream.fin_queued:
             raise ApiMisuse("the stream was ended by this end")
@@ -200,7 +212,14 @@ class PlainSession(CoreBase):
         if stream.written - stream.sent >= self._config.send_buffer:
             stream.room_wanted = True
 
+    def _check_open(self) -> None:
+        if self._ended:
+            raise self._final_error()
+        if self._closing:
+            raise SessionClosed()
+
     def send_capacity(self, stream_id: int) -> int:
+        self._check_open()
         return self._config.send_buffer - (self._sending.written - self._sending.sent)
 
     def finish(self, stream_id: int) -> None:
@@ -215,6 +234,7 @@ class PlainSession(CoreBase):
         self._check(stream_id)
         if not self._sending.fin_sent and not self._ended:
             self._sending.drop()
+            self._sending.was_reset = True
             self._alert = Alert.INTERNAL_ERROR
             self._end(StreamReset(code))
 
@@ -241,7 +261,10 @@ class PlainSession(CoreBase):
         return None
 
     def close(self, code: int, reason: str, now: float) -> None:
-        """With code 0: close_notify behind what was queued. With another, an error alert at once: data is missing."""
+        """With code 0: close_notify behind what was queued; lost once none of it left for `close_timeout`.
+
+        With another, an error alert at once: data is missing.
+        """
         if self._ended or self._closing:
             return
         self._closing = True
@@ -251,9 +274,10 @@ class PlainSession(CoreBase):
             self._end(SessionClosed(code, reason))
             return
         self._sending.fin_queued = True
-        self._close_deadline = now + self._config.close_timeout
         if self._channel.finished_sending:
             self._ask_to_close(0)
+        else:
+            self._close_deadline = now + self._config.close_timeout
 
     def ping(self, now: float) -> int:
         raise NotNegotiated("ordinary TLS has no Ping")

@@ -160,7 +160,7 @@ class Session(CoreBase):
         self._next_ping = 0
         self._state = _State.OPEN
         self._deaf = False
-        """Whether application data is ignored, because this end has closed."""
+        """Whether all frames but acknowledgments are ignored, because this end has closed."""
         self._peer_closed = False
         self._session_close: SessionClose | None = None
         self._close_sent = False
@@ -204,6 +204,7 @@ class Session(CoreBase):
         if content_type != APPLICATION_DATA or connection.mid_message:
             return self._receive_other(connection, content_type, content, now)
         if self._deaf:
+            self._receive_frames(connection, content, now)
             return None
         size = len(content) - TRAILER_SIZE
         if size > 0:
@@ -267,7 +268,8 @@ class Session(CoreBase):
                 if kind is not Padding:
                     empty = False
                     eliciting |= kind is not Ack
-                    _HANDLERS[kind](self, connection, frame, now)
+                    if kind is Ack or not self._deaf:
+                        _HANDLERS[kind](self, connection, frame, now)
             if len(self._outbox) + len(connection.unacknowledged_frames) > MAX_PENDING_FRAMES:
                 raise PeerError(Reason.TOO_MANY_REQUESTS, "control frames that the peer does not take")
         except ProtocolViolation:
@@ -342,7 +344,7 @@ class Session(CoreBase):
     # The end of the connection.
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
-        if self._state is _State.CLOSED:
+        if self._state is _State.CLOSED and self._closing.code:
             self._end_by_close(self._closing)
         self._end_by_loss(error)
 
@@ -357,12 +359,16 @@ class Session(CoreBase):
             return
         if self._ended:
             return
-        before = connection.sent
+        before, sent = connection.sent, self._streams.sent
         while sink.room:
             if connection.update_due:
                 connection.put_update(sink)
             elif not self._writer.put_some(connection, sink, now, data=self._state is not _State.CLOSING):
                 break
+        if self._streams.sent != sent:
+            connection.data_sent = connection.sent
+            if self._close_deadline is not None:
+                self._close_deadline = now + self._config.close_timeout
         if self._state is not _State.OPEN:
             self._put_close(connection, sink, now)
         if connection.sent != before and self._heard_since_sent:
@@ -384,7 +390,7 @@ class Session(CoreBase):
         if sink.room:
             self._state = _State.CLOSED
             self._deaf = True
-            self._close_deadline = now + self._config.close_timeout
+            self._close_deadline = None
             self._put_last(connection, sink, Alert.CLOSE_NOTIFY)
             if self._peer_closed:
                 self._end_by_close(self._closing)
@@ -395,7 +401,8 @@ class Session(CoreBase):
             connection.sent += 1
         if sink.room:
             connection.put_alert(sink, alert)
-            self._ask_to_close(connection.connection_id)
+            if not self._ended:
+                self._ask_to_close(connection.connection_id)
 
     # Time.
 
@@ -421,12 +428,10 @@ class Session(CoreBase):
             if connection.ack_deadline is not None and connection.ack_deadline <= now:
                 connection.ack_due = True
         if self._close_deadline is not None and self._close_deadline <= now:
-            if self._state is _State.CLOSED:
-                self._end_by_close(self._closing)
-            else:
-                # What is queued does not leave: close without it.
-                self._state = _State.CLOSING
-                self._close_deadline = now + self._config.close_timeout
+            # Session Close would say that all was sent.
+            self._alert = Alert.INTERNAL_ERROR
+            stuck = self._stuck(self._streams.waiting, self._config.close_timeout)
+            self._end(self._closing if self._closing.code else stuck)
         elif self._idle_timeout is not None and self._active_at + self._idle_timeout <= now:
             self._alert = Alert.CLOSE_NOTIFY
             self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s"))
@@ -436,6 +441,15 @@ class Session(CoreBase):
     @property
     def reading_paused(self) -> bool:
         return self._peer is None and self._streams.buffered >= self._config.receive_buffer
+
+    @property
+    def delivered(self) -> bool:
+        """A peer with extensions acknowledges what it has when it closes; a pure draft-04 peer only says that it does."""
+        if self._streams.unsent:
+            return False
+        if self._peer is None:
+            return self._error is None
+        return all(each.data_sent <= each.data_acknowledged for each in self._connections.values())
 
     @property
     def credit_due(self) -> bool:
@@ -471,6 +485,7 @@ class Session(CoreBase):
         self._streams.send(stream_id, data)
 
     def send_capacity(self, stream_id: int) -> int:
+        self._check_open()
         return self._streams.capacity(stream_id)
 
     def finish(self, stream_id: int) -> None:
@@ -498,7 +513,8 @@ class Session(CoreBase):
         return received
 
     def close(self, code: int, reason: str, now: float) -> None:
-        """With code 0 what was queued before is sent first, for at most `close_timeout`; with another it is dropped."""
+        """With code 0 what was queued before is sent first, and the session is lost once `close_timeout` has passed
+        without any of it leaving. With another code it is dropped."""
         if self._ended or self._state is not _State.OPEN:
             return
         if not 0 <= code <= 0xFFFFFFFF:

@@ -138,11 +138,13 @@ class StreamTable:
             self._events.append(StreamOpened(opened))
 
     def retire(self, stream_id: int) -> None:
-        """Forgets the stream if both halves are over."""
+        """Forgets the stream if both halves are over, and this end knows of it."""
         sending = self.sending.get(stream_id)
         receiving = self.receiving.get(stream_id)
         if sending is None or receiving is None or not (sending.finished and receiving.finished):
             return
+        if sending.stop_code is not None and not sending.fin_queued:
+            return  # The application may be waiting to write, and is still to be told that the peer stopped reading.
         del self.sending[stream_id], self.receiving[stream_id]
         if stream_id & 1 != self._bit:
             self._closed_there += 1
@@ -157,6 +159,11 @@ class StreamTable:
     def unsent(self) -> bool:
         """Whether bytes are queued, with or without credit to send them."""
         return any(stream.sent < stream.written for stream in self.sending.values())
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are queued."""
+        return sum(stream.written - stream.sent for stream in self.sending.values())
 
     # Receiving.
 
@@ -240,6 +247,7 @@ class StreamTable:
     def send(self, stream_id: int, data: bytes) -> None:
         stream = self._of_sending(stream_id)
         if stream.stop_code is not None:
+            self._end_told(stream)
             raise StreamReset(stream.stop_code, stopped=True)
         if stream.fin_queued or stream.was_reset:
             raise ApiMisuse(f"the stream {stream_id} was ended by this end")
@@ -249,8 +257,13 @@ class StreamTable:
         self._schedule(stream)
 
     def capacity(self, stream_id: int) -> int:
-        stream = self.sending.get(stream_id)
-        return 0 if stream is None else self._send_buffer - (stream.written - stream.sent)
+        stream = self._of_sending(stream_id)
+        return self._send_buffer - (stream.written - stream.sent)
+
+    def _end_told(self, stream: SendStream) -> None:
+        """The application has no more to do with this half, which the peer stopped."""
+        stream.fin_queued = True
+        self.retire(stream.stream_id)
 
     def sent_from(self, stream: SendStream) -> None:
         """The stream gave bytes to a record; it is the first of `ready`."""
@@ -266,7 +279,10 @@ class StreamTable:
     def finish(self, stream_id: int) -> SendStream | None:
         """Returns the stream if its FIN needs a frame of its own, because no data is left to carry it."""
         stream = self.sending.get(stream_id)
-        if stream is None or stream.fin_queued or stream.was_reset:
+        if stream is None or stream.fin_queued:
+            return None
+        if stream.was_reset:
+            self._end_told(stream)
             return None
         stream.fin_queued = True
         return stream if stream.sent == stream.written else None
@@ -277,6 +293,8 @@ class StreamTable:
 
     def reset(self, stream_id: int, code: int) -> None:
         stream = self.sending.get(stream_id)
+        if stream is not None and stream.stop_code is not None:
+            self._end_told(stream)
         if stream is None or stream.was_reset or (stream.fin_sent and stream.finished):
             return
         if not self._extended:

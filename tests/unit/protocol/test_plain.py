@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpls.errors import Alert, ApiMisuse, NotNegotiated, Reason, SessionClosed, SessionLost
-from tcpls.protocol.actions import CloseConnection
+from tcpls.protocol.actions import CloseConnection, EndSending
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.connections import EMPTY_RECORDS_PER_SECOND
 from tcpls.protocol.events import SessionEnded, StreamOpened, StreamReadable, StreamWritable
@@ -50,7 +50,7 @@ def test_bytes_are_records_and_the_end_is_close_notify() -> None:
     assert put(core) == [(23, bytes(1 << 14)), (23, bytes(20_000 - (1 << 14))), (21, CLOSE_NOTIFY)]
     assert core.send_finished(0)
     assert put(core) == []
-    assert core.actions() == []
+    assert core.actions() == [EndSending(0)]
     with pytest.raises(ApiMisuse):
         core.send(0, b"x", 0.0)
 
@@ -66,7 +66,7 @@ def test_the_other_direction_goes_on_after_the_end_of_one() -> None:
     give_raw(core, CLOSE_NOTIFY, 21)
     assert core.receive(0, 100) == b""
     assert core.ended
-    assert core.actions() == [CloseConnection(0)]
+    assert core.actions() == [EndSending(0), CloseConnection(0)]
     assert core.events()[-1] == SessionEnded(None)
 
 
@@ -151,10 +151,10 @@ def test_a_close_ends_it_within_a_bounded_time() -> None:
         core.send(0, b"y", 0.0)
     assert put(core) == [(23, b"x"), (21, CLOSE_NOTIFY)]
     assert core.actions() == [CloseConnection(0)]
-    assert core.next_timer() == 2.0
-    core.timer_expired(2.0)
-    assert core.ended
     assert core.next_timer() is None
+    core.connection_ended(0, None, 1.0)
+    assert core.events()[-1] == SessionEnded(None)
+    assert core.delivered
 
 
 def test_a_close_that_cannot_send_ends_too() -> None:
@@ -164,6 +164,7 @@ def test_a_close_that_cannot_send_ends_too() -> None:
     core.close(0, "", 0.0)
     core.timer_expired(2.0)
     assert core.ended
+    assert not core.delivered
     assert core.actions() == [CloseConnection(0)]
 
 

@@ -569,10 +569,17 @@ def test_a_close_that_cannot_send_gives_up_in_bounded_time() -> None:
     core.close(0, "", 0.0)
     assert not [frame for frame in said(core) if isinstance(frame, SessionClose)]
     assert core.next_timer() == 2.0
-    core.timer_expired(2.0)
-    assert SessionClose(0, "") in said(core, 2.0)
-    core.timer_expired(4.0)
-    assert core.ended
+    give(core, MaxStreamData(0, 61_000), now=1.5)
+    said(core, 1.5)
+    assert core.next_timer() == 3.5
+    core.timer_expired(3.5)
+    ended = core.events()[-1]
+    assert isinstance(ended, SessionEnded)
+    assert isinstance(ended.error, SessionLost)
+    assert not core.delivered
+    sink = Sink()
+    core.transmit(0, sink, 3.5)
+    assert sink.records == [(21, bytes((2, Alert.INTERNAL_ERROR)))]
 
 
 def test_the_peers_close_is_answered_and_data_before_it_is_kept() -> None:
