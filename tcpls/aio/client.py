@@ -68,6 +68,8 @@ async def _connected(host: str, port: int, config: ClientConfig) -> socket.socke
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConnectError(f"{host}: {error.strerror}") from None
+    except UnicodeError:
+        raise ConnectError(f"{host[:64]!r} is not a host name") from None
     failures: list[str] = []
     for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)

@@ -137,13 +137,18 @@ def describe(peer: Parameters | None) -> dict[str, object]:
     return {key: value for key, value in said.items() if value}
 
 
-def connection_info(transport: RecordTransport) -> ConnectionInfo:
+def connection_info(transport: RecordTransport) -> ConnectionInfo | None:
+    """None when the peer has just reset it, which the kernel knows before the session does."""
     sock = transport.socket
+    try:
+        remote = address(sock.getpeername())
+    except OSError:
+        return None
     info = sockopts.tcp_info(sock)
     return ConnectionInfo(
         connection_id=transport.connection_id,
         local=address(sock.getsockname()),
-        remote=address(sock.getpeername()),
+        remote=remote,
         congestion=sockopts.congestion(sock),
         ktls_tx=transport.ktls_tx,
         ktls_rx=transport.ktls_rx,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from types import TracebackType
 
 from tcpls.aio import tls_setup
@@ -13,7 +13,15 @@ from tcpls.aio.config import KTLS, ServerConfig
 from tcpls.aio.establish import make_session, prepare, shake_hands
 from tcpls.aio.info import address
 from tcpls.aio.session import Session
-from tcpls.errors import ConnectError, KernelUnavailable, TCPLSError
+from tcpls.errors import (
+    AlertReceived,
+    ConnectError,
+    KernelUnavailable,
+    PeerError,
+    SessionClosed,
+    SessionLost,
+    TCPLSError,
+)
 from tcpls.kernel import ktls
 from tcpls.protocol.base import Role
 
@@ -49,17 +57,18 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._slots.acquire()
             try:
                 sock, peer = await loop.sock_accept(listener)
             except OSError as error:
                 # EMFILE and its like: the connection stays in the backlog until somebody leaves.
-                self._slots.release()
                 logger.error("cannot accept: %s", error.strerror)
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
+            try:
+                # Not before: a listener that waits for clients must not keep a slot from the other ones.
+                await self._slots.acquire()
             except BaseException:
-                self._slots.release()
+                sock.close()
                 raise
             task = loop.create_task(self._serve(sock, address(peer)))
             self._sessions.add(task)
@@ -85,6 +94,8 @@ class Server:
                 await self._handler(session)
         except asyncio.CancelledError:
             raise
+        except (SessionLost, SessionClosed, PeerError, AlertReceived) as error:
+            logger.warning("%s: %s", peer, error)
         except Exception:
             logger.exception("%s: the handler failed", peer)
 
@@ -96,12 +107,19 @@ class Server:
         return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local)
 
     async def close(self) -> None:
-        """Stops listening and ends every session."""
-        for task in (*self._accepting, *self._sessions):
-            task.cancel()
-        await asyncio.gather(*self._accepting, *self._sessions, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
+        """Stops listening and ends every session: its handler is cancelled, and the client told with an error code."""
+        try:
+            await _end(self._accepting)
+        finally:
+            for listener in self._listeners:
+                listener.close()
+        await _end(self._sessions)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class serve:

@@ -9,7 +9,7 @@ from tcpls.errors import ApiMisuse
 from tcpls.protocol.core import Core
 from tcpls.wire import Buffer
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 18
 """Bytes that `read` returns at most when it is not told."""
 
 TURN = 1 << 20
@@ -32,6 +32,8 @@ class Stream:
         self._writer: asyncio.Future[None] | None = None
         self._written = 0
         """Bytes since the last turn of others."""
+        self._ended = False
+        """Whether the end of what the peer sends was returned: the core may have forgotten the stream since."""
 
     @property
     def id(self) -> int:
@@ -46,9 +48,12 @@ class Stream:
 
         Raises `StreamReset` when the peer gave the stream up, `SessionLost` when it ended without a close.
         """
-        while True:
+        if limit < 1:
+            raise ApiMisuse("a read is of at least one byte")
+        while not self._ended:
             data = self._core.receive(self._id, limit)
             if data is not None:
+                self._ended = not data
                 if self._core.credit_due:
                     self._pump()
                 return data
@@ -59,6 +64,7 @@ class Stream:
                 await self._reader
             finally:
                 self._reader = None
+        return b""
 
     async def readexactly(self, count: int) -> bytes:
         """Exactly `count` bytes. Raises `asyncio.IncompleteReadError` when the stream ends before."""
