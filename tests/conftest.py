@@ -45,9 +45,11 @@ class Guest:
     def _run(self) -> dict[str, Outcome]:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
+            # Files belong to whoever started the second kernel, even for its root: pytest's own folder refuses that.
             command = [
                 str(ROOT / "scripts" / "kernel-vm"), "--uml", "--timeout", str(GUEST_TIMEOUT),
-                sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}", *self._node_ids,
+                sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
+                f"--basetemp={Path(folder) / 'guest'}", *self._node_ids,
             ]  # fmt: skip
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUEST_TIMEOUT + 60)
             self._said = (done.stdout + done.stderr)[-4000:]
