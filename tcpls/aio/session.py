@@ -234,15 +234,18 @@ class Session:
         self._core.close(code, reason, self._loop.time())
         self.pump()
         closings = [transport.closed for transport in self._driver.open_transports()]
+        cut = False
         try:
             async with asyncio.timeout(ERROR_CLOSE_TIMEOUT if code else None):
-                await asyncio.gather(asyncio.shield(self._ended), *map(asyncio.shield, closings))
+                await asyncio.shield(self._ended)
+                cut = any(await asyncio.gather(*map(asyncio.shield, closings)))
         except TimeoutError:
             if not code:
                 raise
         finally:
             await self.abort()
-        if not code and not self._core.delivered:
+        # An acknowledged close is proof; of ordinary TLS only what became of the connection is known.
+        if not code and not (self._core.delivered and (self.tcpls or not cut)):
             raise self._ended.result() or SessionLost("the peer closed before it had taken everything")
 
     async def abort(self) -> None:

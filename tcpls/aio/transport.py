@@ -85,7 +85,8 @@ class RecordTransport:
         self._patience = patience
         self._linger: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self.closed: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[str | None] = loop.create_future()
+        """Done when the socket is closed; the result is an error that cut off what was still to be sent."""
 
     # Receiving.
 
@@ -149,8 +150,8 @@ class RecordTransport:
 
     def _connection_ended(self, error: str | None) -> None:
         self._core.connection_ended(self.connection_id, error, self._loop.time())
-        if self._closing or error is not None:
-            self.abort()
+        if error is not None or (self._sending_over and not self._writing):
+            self.abort(error)
 
     # Sending.
 
@@ -189,7 +190,7 @@ class RecordTransport:
         while not self._receiving_over and not self._core.reading_paused and self._receive():
             pass
         self._core.connection_ended(self.connection_id, error, self._loop.time())
-        self.abort()
+        self.abort(error)
         self._wake()
 
     def _all_sent(self) -> None:
@@ -252,11 +253,11 @@ class RecordTransport:
             return
         failed = f"the peer took nothing for {self._patience:g} s" if waiting else None
         self._core.connection_ended(self.connection_id, failed, now)
-        self.abort()
+        self.abort(failed)
         self._wake()
 
-    def abort(self) -> None:
-        """Closes the socket now."""
+    def abort(self, error: str | None = None) -> None:
+        """Closes the socket now. `error`: why it could not be used to its end."""
         if self.closed.done():
             return
         for timer in (self._linger, self._idle):
@@ -268,4 +269,4 @@ class RecordTransport:
             self._loop.remove_writer(self.socket)
             self._writing = False
         self.socket.close()
-        self.closed.set_result(None)
+        self.closed.set_result(error)

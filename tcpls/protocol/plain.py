@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcpls.errors import Alert, ApiMisuse, NotNegotiated, Reason, SessionClosed, SessionLost, StreamReset
+from tcpls.errors import Alert, ApiMisuse, NotNegotiated, Reason, SessionClosed, StreamReset
 from tcpls.observe import NULL_OBSERVER, Observer
 from tcpls.protocol.actions import EndSending
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
@@ -107,11 +107,11 @@ class PlainSession(CoreBase):
             self._events.append(StreamReadable(STREAM_ID))
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
-        if error is None and self._peer_closed:
-            # RFC 8446 6.1: the peer's data is complete; it reads nothing more, and says so only by its FIN.
-            lost = self._sending.sent < self._sending.written
-            self._end(SessionLost("the peer ended the connection before it took everything") if lost else None)
-        elif self._channel.finished_sending and (self._peer_closed or (self._closing and error is None)):
+        done = self._channel.finished_sending
+        if error is None and self._peer_closed and not done:
+            # RFC 8446 6.1: a close_notify ends one direction, and its FIN says no more: the peer may still read.
+            return
+        if done and (self._peer_closed or (self._closing and error is None)):
             # Many peers answer a close_notify by their FIN alone, and nobody here waits for more of their data.
             self._end(None)
         else:

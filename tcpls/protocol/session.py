@@ -444,7 +444,7 @@ class Session(CoreBase):
 
     @property
     def delivered(self) -> bool:
-        """A peer with extensions acknowledges what it has when it closes; a pure draft-04 peer only says that it does."""
+        """A peer with extensions acknowledges what it has when it closes; a pure draft-04 peer only closes."""
         if self._streams.unsent:
             return False
         if self._peer is None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tcpls
-from tcpls.aio.client import connect
-from tcpls.aio.server import serve
 
 SECONDS = 60.0
 """No test may take longer."""
@@ -28,24 +26,19 @@ class Ends:
     certificate: Path
     key: Path
 
-    def serve(self, handler: Handler, **settings: Any) -> serve:
+    def serve(self, handler: Handler, **settings: Any) -> tcpls.serve:
         config = tcpls.ServerConfig(certificate=self.certificate, private_key=self.key, **settings)
         return tcpls.serve(handler, "127.0.0.1", 0, config=config)
 
-    def connect(self, port: int, **settings: Any) -> connect:
+    def connect(self, port: int, **settings: Any) -> tcpls.connect:
         config = tcpls.ClientConfig(ca_file=self.ca, server_name="localhost", **settings)
         return tcpls.connect("127.0.0.1", port, config=config)
 
-    def pair(
-        self, *, server: dict[str, Any] | None = None, **settings: Any
-    ) -> AbstractAsyncContextManager[tuple[tcpls.Session, tcpls.Session]]:
-        """Both ends of one session: the client's and the server's. The server's is closed with the block, as given up."""
-        return self._pair(server or {}, settings)
-
     @asynccontextmanager
-    async def _pair(
-        self, server: dict[str, Any], settings: dict[str, Any]
+    async def pair(
+        self, *, server: dict[str, Any] | None = None, **settings: Any
     ) -> AsyncIterator[tuple[tcpls.Session, tcpls.Session]]:
+        """Both ends of one session: the client's and the server's, which are given up with the block."""
         accepted: asyncio.Future[tcpls.Session] = asyncio.get_running_loop().create_future()
         over = asyncio.Event()
 
@@ -54,7 +47,7 @@ class Ends:
             await over.wait()
             await session.abort()
 
-        async with self.serve(handler, **server) as listening:
+        async with self.serve(handler, **(server or {})) as listening:
             client = await self.connect(listening.port, **settings)
             try:
                 yield client, await accepted

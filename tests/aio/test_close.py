@@ -72,7 +72,7 @@ def test_a_close_towards_a_reader_that_reads_nothing_says_that_data_was_left(end
             stream = await client.open_stream()
             await stream.write(bytes(32 << 20))
             await server.accept_stream()
-            with pytest.raises(tcpls.SessionLost, match="took nothing for 0.3 s"):
+            with pytest.raises(tcpls.SessionLost, match="took nothing"):
                 await client.close()
             assert isinstance(await server.wait_ended(), tcpls.AlertReceived)
 

@@ -97,15 +97,25 @@ def test_the_end_of_tcp_without_close_notify_is_a_truncation() -> None:
         core.send(0, b"x", 0.0)
 
 
-@pytest.mark.parametrize(("unsent", "error"), [(b"", type(None)), (b"x", SessionLost)])
-def test_the_end_of_tcp_behind_close_notify_ends_quietly_unless_data_is_left(unsent: bytes, error: type) -> None:
+def test_the_end_of_tcp_behind_close_notify_ends_one_direction() -> None:
     core = server()
     give_raw(core, CLOSE_NOTIFY, 21)
-    core.send(0, unsent, 0.0)
     core.connection_ended(0, None, 0.0)
-    ended = core.events()[-1]
-    assert isinstance(ended, SessionEnded)
-    assert isinstance(ended.error, error)
+    assert not core.ended
+    core.send(0, b"answer", 0.0)
+    core.finish(0)
+    assert put(core) == [(23, b"answer"), (21, CLOSE_NOTIFY)]
+    assert core.events()[-1] == SessionEnded(None)
+
+
+def test_an_error_of_tcp_behind_close_notify_is_a_loss_for_what_is_left() -> None:
+    core = server()
+    give_raw(core, CLOSE_NOTIFY, 21)
+    core.send(0, b"answer", 0.0)
+    core.connection_ended(0, "reset", 0.0)
+    with pytest.raises(SessionLost):
+        core.send(0, b"more", 0.0)
+    assert not core.delivered
 
 
 def test_reading_pauses_while_too_much_waits() -> None:
