@@ -107,6 +107,8 @@ def parse_commands(words: Sequence[str]) -> tuple[Command, ...]:
 def plan(arguments: argparse.Namespace) -> Plan:
     host, port, words = options.parse_endpoint(arguments.words)
     commands = parse_commands(words)
+    if not arguments.timeout > 0:
+        raise UsageError("--timeout is a number of seconds above 0")
     if not host:
         raise UsageError("which HOST?")
     try:

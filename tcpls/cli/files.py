@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import h11
 
@@ -37,6 +37,9 @@ MOST_DIGESTS = 1024
 MOST_BYTES = 1 << 44
 """The most that `/<bytes>` gives."""
 
+NOT_ALLOWED = 403, "uploads are not allowed here\n"
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 @dataclass(slots=True)
 class FileService:
@@ -58,55 +61,57 @@ class FileService:
             await self._requests(session, stream)
         except StreamReset as reset:
             logger.info("stream %d: %s", stream.id, reset)
+            stream.reset(1)
         except (OSError, FileError) as error:
             # A disk's trouble with one file is this stream's, and nobody else's.
             logger.warning("stream %d: %s", stream.id, error)
             stream.reset(1)
-        except h11.RemoteProtocolError as error:
-            logger.info("stream %d: not a request: %s", stream.id, error)
-            await self._refuse_garbage(stream)
+        # Whatever else comes is not wanted: unread, it would keep the session's other streams from sending.
+        stream.stop_sending()
 
     async def _requests(self, session: Session, stream: Stream) -> None:
         """Request after request on one stream, as HTTP/1.1 has it."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         incoming = Incoming(stream, connection)
-        while True:
-            try:
-                async with asyncio.timeout(HEAD_TIMEOUT):
-                    head = await incoming.head()
-            except TimeoutError:
-                logger.info("stream %d: no request in %d s", stream.id, HEAD_TIMEOUT)
-                head = None
-            if head is None:
-                break
-            await Response(self, session, connection, incoming, head).give()
-            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
-                break
-            connection.start_next_cycle()
+        try:
+            while head := await self._head(stream, incoming):
+                await Response(self, session, connection, incoming, head).give()
+                if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                    break
+                connection.start_next_cycle()
+        except h11.RemoteProtocolError as error:
+            logger.info("stream %d: not a request: %s", stream.id, error)
+            if connection.our_state in (h11.SEND_BODY, h11.DONE):
+                raise FileError("the rest of the request is not HTTP") from None
+            await stream.write(BAD_REQUEST)
         await stream.write_eof()
 
     @staticmethod
-    async def _refuse_garbage(stream: Stream) -> None:
-        answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        await stream.write(answer)
-        await stream.write_eof()
+    async def _head(stream: Stream, incoming: Incoming) -> Head | None:
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT):
+                return await incoming.head()
+        except TimeoutError:
+            logger.info("stream %d: no request in %d s", stream.id, HEAD_TIMEOUT)
+            return None
 
     def resolve(self, target: str) -> Path | None:
-        """The file that a request's target names, or None. Nothing outside of the root is ever named."""
+        """What a request's target names under the root, or None. Nothing outside of the root, nor the root itself."""
         if self.root is None:
             return None
-        name = unquote(urlsplit(target).path).lstrip("/")
+        # File names are bytes, and need not be UTF-8.
+        name = os.fsdecode(unquote_to_bytes(path_of(target))).lstrip("/")
         if "\0" in name:
             return None
         try:
             path = (self.root / name).resolve()
         except (OSError, RuntimeError):  # A loop of symbolic links, a name too long.
             return None
-        return path if path.is_relative_to(self.root) else None
+        return path if self.root in path.parents else None
 
     def made_up(self, target: str) -> int | None:
         """The number in `/<bytes>`."""
-        number = urlsplit(target).path.removeprefix("/")
+        number = path_of(target).removeprefix("/")
         if number.isascii() and number.isdigit() and len(number) < 16 and int(number) <= MOST_BYTES:
             return int(number)
         return None
@@ -142,6 +147,13 @@ class FileService:
                 self._digests.clear()
             self._digests[key] = await asyncio.to_thread(_digest_of, file)
         return self._digests[key]
+
+
+def path_of(target: str) -> str:
+    """The path of a request's target, in its origin form or its absolute one (RFC 9112 3.2)."""
+    if not target.startswith("/"):
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    return target.partition("?")[0].partition("#")[0]
 
 
 def _digest_of(file: FileIO) -> bytes:
@@ -233,36 +245,53 @@ class Response:
 
     async def _put(self) -> None:
         path = self._service.resolve(self._head.target)
-        if not self._service.writable or path is None:
-            await self._say(403, "uploads are not allowed here\n", close=True)
+        refused = self._refused(path)
+        if path is None or refused is not None:
+            await self._say(*(refused or NOT_ALLOWED), close=True)
             return
         if self._head.headers.get("expect", "").lower() == "100-continue":
             await self._stream.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
         started = time.monotonic()
         try:
-            digest = await self._store(path)
+            size, digest = await self._store(path)
         except OSError as error:
             logger.warning("PUT %s: %s", self._head.target, error.strerror)
             await self._say(507, f"{self._head.target}: {error.strerror}\n", close=True)
             return
-        size = self._head.body_size or 0
         self._tell(size, started, f"; sha-256 {digest.hex()}")
         await self._say(201, headers=[("Repr-Digest", digest_header(digest))], close=True)
 
-    async def _store(self, path: Path) -> bytes:
-        """Writes the body beside its place and moves it there when it is whole: nobody ever sees half a file."""
+    def _refused(self, path: Path | None) -> tuple[int, str] | None:
+        """Why nothing is stored there: a status and a sentence."""
+        target = self._head.target
+        if not self._service.writable or path is None:
+            return NOT_ALLOWED
+        if path_of(target).endswith("/") or path.is_dir():
+            return 409, f"{target}: a folder\n"
+        if not path.parent.is_dir():
+            return 409, f"{target}: there is no such folder\n"
+        if self._head.body_size == 0 and "content-length" not in self._head.headers:
+            return 411, "how long is it? Content-Length or chunks are needed\n"
+        return None
+
+    async def _store(self, path: Path) -> tuple[int, bytes]:
+        """Writes the body beside its place and moves it there when it is whole: nobody ever sees half a file.
+
+        Returns its size and SHA-256.
+        """
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".upload-", delete=False) as file:
             try:
                 async for piece in self._incoming.body(self._head):
                     file.write(piece)
                 file.flush()
+                size = file.tell()
                 digest = await asyncio.to_thread(file_digest, Path(file.name))
                 Path(file.name).chmod(0o644)
                 Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
-        return digest
+        return size, digest
 
     # The parts of a response.
 

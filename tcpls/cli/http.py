@@ -23,7 +23,10 @@ MAX_HEAD = 16384
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a request or a response: what it is about, and how long its body is (None: up to the end)."""
+    """The head of a request or a response: what it is about, and how long its body is.
+
+    `body_size` None: the body ends where its chunks say, or a response's with the stream.
+    """
 
     status: int
     method: str
@@ -87,7 +90,8 @@ def _head(event: h11.Request | h11.Response) -> Head:
     length = headers.get("content-length")
     size = None if chunked or length is None else int(length)
     if isinstance(event, h11.Request):
-        return Head(0, event.method.decode("ascii"), event.target.decode("ascii"), headers, size or 0)
+        size = size if chunked else size or 0
+        return Head(0, event.method.decode("ascii"), event.target.decode("ascii"), headers, size)
     return Head(event.status_code, "", "", headers, size)
 
 

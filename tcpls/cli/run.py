@@ -24,7 +24,8 @@ async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int:
         loop.add_signal_handler(number, stop, number)
     try:
         await task
-    except asyncio.CancelledError:
+    except BaseException:
+        # Whatever went wrong while it was ending, the signal is why it ended.
         if received:
             return Exit.INTERRUPTED if received[0] == signal.SIGINT else Exit.TERMINATED
         raise

@@ -68,12 +68,14 @@ async def _echo_stream(stream: Stream) -> None:
         await stream.write_eof()
     except StreamReset as reset:
         logger.info("stream %d: %s", stream.id, reset)
+        stream.reset()
+        stream.stop_sending()
     logger.info("%s", summary("echoed", count, asyncio.get_running_loop().time() - started))
 
 
 async def standard_io(session: Session) -> None:
     """Joins the first stream to standard input and output; a client that has said all may still listen."""
-    await join(await session.accept_stream(), until=session.wait_ended())
+    await join(await session.accept_stream(), until=session.wait_ended)
 
 
 def choose_handler(arguments: argparse.Namespace) -> Handler:
@@ -110,9 +112,12 @@ class Sessions:
             logger.info("%s: %s", name, line)
         try:
             await self._handler(session)
+            # Here already: with `once` the process ends as soon as this is over.
+            await session.close()
             logger.info("%s: closed", name)
         except* SessionLost as lost:
             logger.warning("%s: lost: %s", name, lost.exceptions[0])
+            await session.abort()
         except* (TCPLSError, OSError) as failed:
             logger.warning("%s: %s", name, failed.exceptions[0])
             await session.close(1, "the server failed")
@@ -122,6 +127,8 @@ class Sessions:
 
 
 async def server(arguments: argparse.Namespace) -> None:
+    if arguments.max_sessions < 1:
+        raise UsageError("--max-sessions is at least 1")
     handler = choose_handler(arguments)
     host, port, rest = options.parse_endpoint(arguments.words)
     if rest:
@@ -143,6 +150,8 @@ async def server(arguments: argparse.Namespace) -> None:
                 privileges.become(arguments.user)
             for address in listening.addresses:
                 logger.info("listening on %s", address)
+            if held := privileges.held():
+                logger.warning("this process keeps privileges (%s): --user gives them up", held)
             logger.info("congestion controllers from peers: %s", policy.mode.value)
             await sessions.finished.wait()
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from tcpls import Stream
 from tcpls.cli.exits import FileError
@@ -23,27 +24,26 @@ class StandardInput:
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        self._pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=1)
         self._taken = threading.Semaphore(1)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        while True:
+        piece: bytes | OSError = b"x"
+        while piece and isinstance(piece, bytes):
             self._taken.acquire()
             try:
                 piece = os.read(self._descriptor, PIECE)
-            except OSError:
-                piece = b""
-            try:
+            except OSError as error:
+                piece = error
+            with contextlib.suppress(RuntimeError):  # The loop has been closed: nobody listens any more.
                 self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-            except RuntimeError:
-                return  # The loop has been closed: nobody listens any more.
-            if not piece:
-                return
 
     async def read(self) -> bytes:
-        """The next piece; b"" at the end."""
+        """The next piece; b"" at the end. Raises `FileError`."""
         piece = await self._pieces.get()
+        if isinstance(piece, OSError):
+            raise FileError(f"standard input: {piece.strerror}") from piece
         self._taken.release()
         return piece
 
@@ -53,23 +53,25 @@ def write_standard_output(data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[os.write(1, view) :]
+            while view:
+                view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             raise FileError(f"standard output: {error.strerror}") from error
 
 
-async def join(stream: Stream, until: Awaitable[object] | None = None) -> None:
+async def join(stream: Stream, until: Callable[[], Awaitable[object]] | None = None) -> None:
     """Joins standard input and output to `stream` until the other end has finished it.
 
     The end of input ends only the sending direction. With `until`, the other end's ends only the receiving one: input
-    is sent until it ends, or `until` is there. Raises the stream's error when it did not end cleanly.
+    is sent until it ends, or `until()` has been awaited. Raises the stream's error when it did not end cleanly.
     """
+    output = StandardOutput()
     sending = asyncio.create_task(_send_input(stream))
     try:
         async for data in stream:
-            await asyncio.to_thread(write_standard_output, data)
+            await output.write(data)
         if until is not None:
-            await _first(sending, asyncio.ensure_future(until))
+            await _first(sending, asyncio.ensure_future(until()))
     finally:
         if not sending.done():
             sending.cancel()

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,12 @@ from tcpls import Session
 from tcpls.cli.exits import FileError
 from tcpls.cli.http import Head, Incoming, digest_of_header, file_digest
 from tcpls.cli.progress import progress_bar, summary
-from tcpls.wire import Buffer
+from tcpls.cli.stdio import StandardOutput
 
 BLOCK = 1 << 20
+
+Take = Callable[[bytes], Awaitable[None]]
+"""Takes a piece of a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ class Transfer:
 
         The file appears when it is whole; on TCPLS its SHA-256 is compared with the server's.
         """
-        target = "/" + quote(name.lstrip("/"))
+        target = "/" + quote(os.fsencode(name.lstrip("/")))
         measuring = output is None and name.lstrip("/").isdigit()
         incoming = await self._request("GET", target, [])
         head = await self._response(incoming, target)
         started = time.monotonic()
         if measuring or output == "-":
-            count = await self._drain(incoming, head, target, None if measuring else sys.stdout.buffer)
+            count = await self._drain(incoming, head, target, _nothing if measuring else StandardOutput().write)
             await self._finish(incoming)
             self._say(summary(f"got {target}", count, time.monotonic() - started))
             return
@@ -57,7 +60,7 @@ class Transfer:
     async def put(self, file_name: str, name: str | None) -> None:
         """Sends a file; the server answers with the SHA-256 of what it stored, which is compared."""
         path = Path(file_name)
-        target = "/" + quote(name.lstrip("/") if name else path.name)
+        target = "/" + quote(os.fsencode(name.lstrip("/") if name else path.name))
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             started = time.monotonic()
@@ -113,14 +116,14 @@ class Transfer:
             while await incoming.stream.read():
                 pass
 
-    async def _drain(self, incoming: Incoming, head: Head, target: str, file: IO[bytes] | None) -> int:
+    async def _drain(self, incoming: Incoming, head: Head, target: str, take: Take) -> int:
         count = 0
         with progress_bar(target, head.body_size, quiet=self.quiet) as bar:
             async with self._patient() as patience:
                 async for piece in incoming.body(head):
                     count += len(piece)
-                    if file is not None:
-                        write_all(file, piece)
+                    patience.reschedule(None)  # Whoever reads the output may take all the time in the world.
+                    await take(piece)
                     bar.advance(len(piece))
                     patience.reschedule(asyncio.get_running_loop().time() + self.patience)
         return count
@@ -131,7 +134,7 @@ class Transfer:
             with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{path.name}.", delete=False) as file:
                 partial = Path(file.name)
                 try:
-                    count = await self._drain(incoming, head, target, file.file)
+                    count = await self._drain(incoming, head, target, _into(file))
                     file.flush()
                     await self._finish(incoming)
                     digest = await asyncio.to_thread(file_digest, partial)
@@ -200,8 +203,12 @@ async def _ended(*tasks: asyncio.Task[object]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def write_all(file: IO[bytes], data: Buffer) -> None:
-    try:
-        file.write(data)
-    except BrokenPipeError as error:
-        raise FileError("standard output was closed") from error
+async def _nothing(piece: bytes) -> None:
+    """For measuring."""
+
+
+def _into(file: IO[bytes]) -> Take:
+    async def take(piece: bytes) -> None:
+        file.write(piece)
+
+    return take

@@ -71,14 +71,15 @@ def _empty_bounding_set() -> None:
             return
 
 
-def become(uid: int, wanted: frozenset[int]) -> None:
-    """Turns this process into user `uid` with only the capabilities `wanted`, for good."""
+def become(uid: int, wanted: frozenset[int], *, gid: int | None = None) -> None:
+    """Turns this process into user `uid` with only the capabilities `wanted`, for good. Its group: the same number."""
     if os.getuid() != uid and os.geteuid() == 0:
         # Changing the user would clear the permitted set too, and then nothing is left to empty the bounding set with.
         _prctl(_PR_SET_KEEPCAPS, 1)
         _empty_bounding_set()
         os.setgroups([])
-        os.setresgid(uid, uid, uid)
+        group = uid if gid is None else gid
+        os.setresgid(group, group, group)
         os.setresuid(uid, uid, uid)
     keep_only(wanted)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
