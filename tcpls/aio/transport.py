@@ -141,6 +141,8 @@ class RecordTransport:
         except PeerError as error:
             self._stop_receiving()
             core.fail(connection_id, error, now)
+        finally:
+            core.settle()
 
     def _stop_receiving(self) -> None:
         self._receiving_over = True

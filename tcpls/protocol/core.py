@@ -19,7 +19,13 @@ class Core(Protocol):
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
-        """One opened record. `content` is lent. Keys returned open the next record of this connection."""
+        """One opened record. `content` is lent until `settle`. Keys returned open this connection's next record."""
+
+    def settle(self) -> None:
+        """Copies what is wanted of the records lent so far: the shell is about to use their memory again.
+
+        To be called after each batch of records, before anything else is asked of the core.
+        """
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
         """The TCP connection ended: with a FIN (None), or with an error that says how.

@@ -66,6 +66,9 @@ class PlainSession(CoreBase):
 
     # Records in.
 
+    def settle(self) -> None:
+        """Nothing: every record is copied as it comes."""
+
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:

@@ -65,7 +65,7 @@ from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.programs import ProgramReceiver, ProgramSender
 from tcpls.protocol.record_writer import APPLICATION_DATA, TRAILER_SIZE, RecordWriter
 from tcpls.protocol.stream_table import StreamTable
-from tcpls.protocol.streams import SMALL
+from tcpls.protocol.streams import ReceiveStream
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.record import ContentType, RecordSink
 from tcpls.tls.suites import TrafficKeys
@@ -136,6 +136,8 @@ class Session(CoreBase):
             queue=self._outbox.append,
         )
         self._receiving = self._streams.receiving
+        self._lent_to: list[ReceiveStream] = []
+        """Streams that hold views of records, until `settle`."""
         self._options = OptionExchange(
             config.option_policy,
             config.open_requests,
@@ -215,12 +217,11 @@ class Session(CoreBase):
                     end = offset + length
                     table = self._streams
                     received = table.received + length
-                    if (
-                        end <= stream.in_order_limit
-                        and received <= table.max_received
-                        and (length >= SMALL or not stream.pieces)
-                    ):
-                        stream.pieces.append(content[:length].tobytes())
+                    if end <= stream.in_order_limit and received <= table.max_received:
+                        lent = stream.lent
+                        if not lent:
+                            self._lent_to.append(stream)
+                        lent.append(content[:length])
                         stream.offset = end
                         table.received = received
                         if not stream.readable_said:
@@ -234,6 +235,11 @@ class Session(CoreBase):
                         return None
         self._receive_frames(connection, content, now)
         return None
+
+    def settle(self) -> None:
+        for stream in self._lent_to:
+            stream.settle()
+        self._lent_to.clear()
 
     def _receive_other(
         self, connection: Connection, content_type: int, content: memoryview, now: float
@@ -261,6 +267,9 @@ class Session(CoreBase):
 
     def _receive_frames(self, connection: Connection, content: memoryview, now: float) -> None:
         """Any record of frames. This is where a `PeerError` becomes a `ProtocolViolation`."""
+        if self._lent_to:
+            # What these frames do to a stream comes behind what it was lent.
+            self.settle()
         empty, eliciting = True, False
         try:
             for frame in parse_frames(content, self._frame_table):

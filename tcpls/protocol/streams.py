@@ -195,8 +195,8 @@ def _append(pieces: deque[Buffer], data: Buffer) -> None:
 class ReceiveStream:
     """Bytes received in order wait in `pieces`; those behind a gap wait in ranges.
 
-    `session.py` appends the data of a record to `pieces` itself when it starts at `offset` and ends at or below
-    `in_order_limit`; everything else goes through `insert`.
+    `session.py` appends a view of the data of a record to `lent` itself when it starts at `offset` and ends at or
+    below `in_order_limit`, and lets it be copied by `settle`; everything else goes through `insert`.
     """
 
     __slots__ = (
@@ -206,6 +206,7 @@ class ReceiveStream:
         "end_told",
         "final_size",
         "in_order_limit",
+        "lent",
         "max_data",
         "offset",
         "pieces",
@@ -229,6 +230,8 @@ class ReceiveStream:
         self.buffered = 0
         """Bytes behind gaps."""
         self.pieces: deque[Buffer] = deque()
+        self.lent: list[memoryview] = []
+        """Behind `pieces`: views of records that are still in the receive buffer."""
         self.in_order_limit = self.max_data
         """The highest end of data that may take the short way; -1 when none may."""
         self.final_size: int | None = None
@@ -362,6 +365,15 @@ class ReceiveStream:
         self.stopped = True
         self.drop()
         self.offset = self.consumed = highest
+
+    def settle(self) -> None:
+        """Copies what was lent, all of it at once and into one piece: small records cost no more than large ones."""
+        if self.pieces and len(self.lent[0]) < SMALL:
+            for view in self.lent:
+                _append(self.pieces, view)
+        else:
+            self.pieces.append(b"".join(self.lent))
+        self.lent.clear()
 
     def take(self, limit: int) -> bytes:
         """Up to `limit` bytes in order, b"" when there are none now."""

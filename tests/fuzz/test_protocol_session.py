@@ -91,6 +91,7 @@ def _feed(core: Core, received: list[tuple[int, bytes]]) -> None:
             core.receive_record(0, content_type, memoryview(bytearray(content)), number / 1000)
         except ProtocolViolation as error:
             core.fail(0, error, 0.0)
+        core.settle()
         _answer(core)
         core.transmit(0, Sink(), number / 1000)
     core.next_timer()

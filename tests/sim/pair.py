@@ -47,6 +47,13 @@ class End:
         self.open_records(now)
 
     def open_records(self, now: float) -> None:
+        """All records that are there; then their memory is used again, as in a shell."""
+        try:
+            self._open_records(now)
+        finally:
+            self.core.settle()
+
+    def _open_records(self, now: float) -> None:
         while not self.core.reading_paused and self.failed is None:
             try:
                 record = self.opener.next_record()

@@ -96,11 +96,17 @@ def draft_server(local: Parameters = LOCAL, config: SessionConfig | None = None)
 
 def give(core: Core, *frames: Frame, now: float = 0.0) -> None:
     """One record with these frames, which the core handles in this order."""
-    core.receive_record(0, 23, memoryview(bytearray(encode(*reversed(frames)))), now)
+    give_raw(core, encode(*reversed(frames)), now=now)
 
 
 def give_raw(core: Core, content: bytes, content_type: int = 23, now: float = 0.0) -> TrafficKeys | None:
-    return core.receive_record(0, content_type, memoryview(bytearray(content)), now)
+    """One record, whose memory is used again as soon as the core has settled."""
+    memory = bytearray(content)
+    try:
+        return core.receive_record(0, content_type, memoryview(memory), now)
+    finally:
+        core.settle()
+        memory[:] = bytes(len(memory))
 
 
 def said(core: Core, now: float = 0.0) -> list[Frame]:
