@@ -97,6 +97,8 @@ def _feed(core: Core, received: list[tuple[int, bytes]]) -> None:
     core.next_timer()
     core.timer_expired(1000.0)
     core.connection_ended(0, None, 1000.0)
+    # A FIN behind a close_notify ends one direction only; a reset ends everything.
+    core.connection_ended(0, "reset", 1000.0)
     assert core.ended
 
 
