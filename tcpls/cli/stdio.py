@@ -48,15 +48,49 @@ class StandardInput:
         return piece
 
 
-def write_standard_output(data: bytes) -> None:
-    """Writes all of `data`. Blocks: call it in a thread. Raises `FileError`."""
-    view = memoryview(data)
-    while view:
+class StandardOutput:
+    """Standard output as an asynchronous sink.
+
+    A thread of its own writes, and it is a daemon: somebody who does not read keeps this process from nothing.
+    """
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    async def write(self, data: bytes) -> None:
+        """Returns when all of it is written. Raises `FileError`."""
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put((data, written))
+        await written
+
+    def _run(self) -> None:
+        while True:
+            data, written = self._jobs.get()
+            failure = self._write_all(memoryview(data))
+            try:
+                self._loop.call_soon_threadsafe(_settle, written, failure)
+            except RuntimeError:
+                return  # The loop has been closed: nobody waits any more.
+
+    def _write_all(self, view: memoryview) -> OSError | None:
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            raise FileError(f"standard output: {error.strerror}") from error
+            return error
+        return None
+
+
+def _settle(written: asyncio.Future[None], failure: OSError | None) -> None:
+    if written.done():
+        return
+    if failure is None:
+        written.set_result(None)
+    else:
+        written.set_exception(FileError(f"standard output: {failure.strerror}"))
 
 
 async def join(stream: Stream, until: Callable[[], Awaitable[object]] | None = None) -> None:
