@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from tcpls.cli.exits import Exit, explain
+from tcpls.cli.stdio import occupy_standard_descriptors
 from tcpls.errors import TCPLSError
 
 
@@ -34,6 +35,7 @@ async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int:
 
 def run(work: Callable[[], Awaitable[None]]) -> int:
     """Runs `work` to its end, and turns what it raises into one sentence on standard error and an exit code."""
+    occupy_standard_descriptors()
     try:
         return asyncio.run(_until_signalled(work))
     except KeyboardInterrupt:

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import queue
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
-from tcpls import Stream
+from tcpls import Stream, StreamReset
 from tcpls.cli.exits import FileError
 
 PIECE = 1 << 16
@@ -100,21 +101,19 @@ async def join(stream: Stream, until: Callable[[], Awaitable[object]] | None = N
     is sent until it ends, or `until()` has been awaited. Raises the stream's error when it did not end cleanly.
     """
     output = StandardOutput()
-    sending = asyncio.create_task(_send_input(stream))
-    try:
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(_send_input(stream))
         async for data in stream:
             await output.write(data)
         if until is not None:
             await _first(sending, asyncio.ensure_future(until()))
-    finally:
-        if not sending.done():
-            sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sending
+        sending.cancel()
+    if not sending.cancelled() and (stopped := sending.result()) is not None:
+        raise stopped
     await stream.write_eof()
 
 
-async def _first(sending: asyncio.Task[None], until: asyncio.Future[object]) -> None:
+async def _first(sending: asyncio.Task[StreamReset | None], until: asyncio.Future[object]) -> None:
     """Waits for either; the second is given up then."""
     try:
         await asyncio.wait((sending, until), return_when=asyncio.FIRST_COMPLETED)
@@ -122,8 +121,27 @@ async def _first(sending: asyncio.Task[None], until: asyncio.Future[object]) -> 
         until.cancel()
 
 
-async def _send_input(stream: Stream) -> None:
+async def _send_input(stream: Stream) -> StreamReset | None:
+    """Sends all of standard input; what is returned says that the other end stopped reading, and may still talk."""
     source = StandardInput()
-    while piece := await source.read():
-        await stream.write(piece)
+    try:
+        while piece := await source.read():
+            await stream.write(piece)
+    except StreamReset as stopped:
+        return stopped
     await stream.write_eof()
+    return None
+
+
+def occupy_standard_descriptors() -> None:
+    """A standard stream that is closed fails when it is used; its number must not come to mean a socket of ours.
+
+    To be called before anything is opened: the lowest free number is given away first.
+    """
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)

@@ -150,6 +150,30 @@ def test_output_to_a_reader_that_leaves_is_exit_code_3_for_get_too(ends: Ends) -
     run(test())
 
 
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 3), (">&-", 3), ("2>&-", 0), ("<&- >&- 2>&-", 3)])
+def test_a_standard_stream_that_is_closed_is_never_taken_for_a_socket(ends: Ends, closed: str, code: int) -> None:
+    async def hello(session: tcpls.Session) -> None:
+        stream = await session.accept_stream()
+        await stream.write(b"hello")
+        async for _ in stream:
+            pass
+        await stream.write_eof()
+
+    async def test() -> None:
+        async with ends.serve(hello) as server:
+            command = [sys.executable, "-m", "tcpls.client", "--ca-certs", str(ends.ca), "--servername", "localhost"]
+            client = await asyncio.create_subprocess_exec(
+                "sh", "-c", f'exec "$@" {closed}', "sh", *command, "127.0.0.1", str(server.port),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            said, errors = await client.communicate(b"words")
+            assert client.returncode == code
+            assert code or said == b"hello"
+            assert b"Traceback" not in errors
+
+    run(test())
+
+
 def test_a_server_that_says_nothing_is_a_timeout(ends: Ends) -> None:
     async def silent(session: tcpls.Session) -> None:
         await session.wait_ended()
