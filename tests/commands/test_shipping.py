@@ -87,7 +87,7 @@ def attached(server: RunningServer) -> str:
 
 
 def gone(algorithm: str) -> bool:
-    return until(lambda: algorithm not in available(), 10.0)
+    return until(lambda: algorithm not in available(), 30.0)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
