@@ -9,7 +9,7 @@ from tcpls.errors import ApiMisuse
 from tcpls.protocol.core import Core
 from tcpls.wire import Buffer
 
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 19
 """Bytes that `read` returns at most when it is not told."""
 
 TURN = 1 << 20
