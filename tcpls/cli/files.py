@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -317,9 +318,12 @@ class Response:
         await self._finish()
 
     async def _start(self, status: int, size: int, headers: list[tuple[str, str]]) -> None:
-        await self._stream.write(
-            self._h11.send(h11.Response(status_code=status, headers=[*headers, ("Content-Length", str(size))])) or b""
+        response = h11.Response(
+            status_code=status,
+            reason=HTTPStatus(status).phrase.encode(),
+            headers=[*headers, ("Content-Length", str(size))],
         )
+        await self._stream.write(self._h11.send(response) or b"")
 
     async def _write(self, data: bytes) -> None:
         for part in self._h11.send_with_data_passthrough(h11.Data(data=data)) or []:
