@@ -101,6 +101,9 @@ def _refusal(detail: str, name: str) -> CertificateError:
         return CertificateError(Reason.WRONG_NAME, name)
     if "not valid at validation time" in detail:
         return CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")
+    if "no interior errors" in detail:
+        # Nothing was wrong on the way: there was no way.
+        return CertificateError(Reason.UNTRUSTED_CERTIFICATE, "its issuer is unknown here")
     return CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
 
 

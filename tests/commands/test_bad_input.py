@@ -68,6 +68,7 @@ def test_an_unknown_authority_is_not_trusted(start_server: StartServer, run_clie
     server = start_server("--root", tmp_path)
     done = run_client(server, "get", "/10", ca=tmp_path / "other.pem")
     assert done.code == 6, done.err
+    assert "does not lead to a trusted authority (its issuer is unknown here)" in done.err
     server.wait_for("no session: .*unknown_ca")
 
 
