@@ -10,6 +10,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from tcpls.errors import (
@@ -88,6 +89,24 @@ class _State(enum.Enum):
     CLOSED = "closed by this end, waiting for the other"
 
 
+@dataclass(slots=True)
+class _Close:
+    """How far the session is on its way to its end."""
+
+    state: _State = _State.OPEN
+    error: SessionClosed = field(default_factory=SessionClosed)
+    """What `close` was given."""
+    deadline: float | None = None
+    sent: bool = False
+    """Whether the Session Close was put."""
+    frame: SessionClose | None = None
+    """The peer's, until the record that it came in has been handled."""
+    by_peer: bool = False
+    """Whether the peer sent its close_notify."""
+    deaf: bool = False
+    """Whether all frames but acknowledgments are ignored, because this end has closed."""
+
+
 class Session(CoreBase):
     """A TCPLS session on its connection 0.
 
@@ -160,15 +179,7 @@ class Session(CoreBase):
         self.announcements = PeerAnnouncements(role, self._connections)
         self._late_parameters: bytes | None = None
         self._next_ping = 0
-        self._state = _State.OPEN
-        self._deaf = False
-        """Whether all frames but acknowledgments are ignored, because this end has closed."""
-        self._peer_closed = False
-        self._session_close: SessionClose | None = None
-        self._close_sent = False
-        self._close_deadline: float | None = None
-        self._closing = SessionClosed()
-        """What `close` was given."""
+        self._close = _Close()
         self._idle_timeout: float | None = None
         self._active_at = now
         self._heard_since_sent = True
@@ -205,7 +216,7 @@ class Session(CoreBase):
         self._heard_since_sent = True
         if content_type != APPLICATION_DATA or connection.mid_message:
             return self._receive_other(connection, content_type, content, now)
-        if self._deaf:
+        if self._close.deaf:
             self._receive_frames(connection, content, now)
             return None
         size = len(content) - TRAILER_SIZE
@@ -256,11 +267,11 @@ class Session(CoreBase):
         return None
 
     def _receive_close_notify(self, now: float) -> None:
-        if self._state is _State.CLOSED:
-            self._end_by_close(self._closing)
+        if self._close.state is _State.CLOSED:
+            self._end_by_close(self._close.error)
             return
         # The peer sends nothing more. What is queued here still goes, then this end closes too (draft section 3.5).
-        self._peer_closed = True
+        self._close.by_peer = True
         self.close(0, "", now)
         for stream_id in self._streams.receiving:
             self._streams.say_readable(stream_id)
@@ -277,7 +288,7 @@ class Session(CoreBase):
                 if kind is not Padding:
                     empty = False
                     eliciting |= kind is not Ack
-                    if kind is Ack or not self._deaf:
+                    if kind is Ack or not self._close.deaf:
                         _HANDLERS[kind](self, connection, frame, now)
             if len(self._outbox) + len(connection.unacknowledged_frames) > MAX_PENDING_FRAMES:
                 raise PeerError(Reason.TOO_MANY_REQUESTS, "control frames that the peer does not take")
@@ -293,8 +304,8 @@ class Session(CoreBase):
                 connection.ack_due = True
             elif connection.ack_deadline is None:
                 connection.ack_deadline = now + self._ack_delay
-        if self._session_close is not None:
-            self._end_by_peer(self._session_close)
+        if self._close.frame is not None:
+            self._end_by_peer(self._close.frame)
 
     def _end_by_peer(self, frame: SessionClose) -> None:
         self._alert = Alert.CLOSE_NOTIFY
@@ -326,7 +337,7 @@ class Session(CoreBase):
 
     def _on_session_close(self, connection: Connection, frame: SessionClose, now: float) -> None:
         # Acted upon when the record's other frames, which came before it, have been handled.
-        self._session_close = frame
+        self._close.frame = frame
 
     def _on_parameters(self, connection: Connection, frame: ParametersFrame, now: float) -> None:
         if self._role is Role.CLIENT or self._peer is None:
@@ -353,8 +364,8 @@ class Session(CoreBase):
     # The end of the connection.
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
-        if self._state is _State.CLOSED and self._closing.code:
-            self._end_by_close(self._closing)
+        if self._close.state is _State.CLOSED and self._close.error.code:
+            self._end_by_close(self._close.error)
         self._end_by_loss(error)
 
     # Records out.
@@ -372,13 +383,13 @@ class Session(CoreBase):
         while sink.room:
             if connection.update_due:
                 connection.put_update(sink)
-            elif not self._writer.put_some(connection, sink, now, data=self._state is not _State.CLOSING):
+            elif not self._writer.put_some(connection, sink, now, data=self._close.state is not _State.CLOSING):
                 break
         if self._streams.sent != sent:
             connection.data_sent = connection.sent
-            if self._close_deadline is not None:
-                self._close_deadline = now + self._config.close_timeout
-        if self._state is not _State.OPEN:
+            if self._close.deadline is not None:
+                self._close.deadline = now + self._config.close_timeout
+        if self._close.state is not _State.OPEN:
             self._put_close(connection, sink, now)
         if connection.sent != before and self._heard_since_sent:
             # The first thing said after the peer was heard counts as activity; silence in answer to it does not.
@@ -387,22 +398,22 @@ class Session(CoreBase):
 
     def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
         """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
-        if self._state is _State.FLUSHING and (self._outbox or self._streams.unsent):
+        if self._close.state is _State.FLUSHING and (self._outbox or self._streams.unsent):
             return
-        if self._state is _State.CLOSED or not sink.room:
+        if self._close.state is _State.CLOSED or not sink.room:
             return
-        if self._peer is not None and not self._close_sent:
-            close = encode(SessionClose(self._closing.code, self._closing.reason))
+        if self._peer is not None and not self._close.sent:
+            close = encode(SessionClose(self._close.error.code, self._close.error.reason))
             sink.put(APPLICATION_DATA, close + self._writer.ack(connection) if connection.elicited else close)
             connection.sent += 1
-            self._close_sent = True
+            self._close.sent = True
         if sink.room:
-            self._state = _State.CLOSED
-            self._deaf = True
-            self._close_deadline = None
+            self._close.state = _State.CLOSED
+            self._close.deaf = True
+            self._close.deadline = None
             self._put_last(connection, sink, Alert.CLOSE_NOTIFY)
-            if self._peer_closed:
-                self._end_by_close(self._closing)
+            if self._close.by_peer:
+                self._end_by_close(self._close.error)
 
     def _put_last(self, connection: Connection, sink: RecordSink, alert: int) -> None:
         if sink.room and alert == Alert.CLOSE_NOTIFY and connection.ack_due:
@@ -425,8 +436,8 @@ class Session(CoreBase):
         ]
         if self._idle_timeout is not None:
             deadlines.append(self._active_at + self._idle_timeout)
-        if self._close_deadline is not None:
-            deadlines.append(self._close_deadline)
+        if self._close.deadline is not None:
+            deadlines.append(self._close.deadline)
         earliest = min(deadlines, default=math.inf)
         return None if earliest == math.inf else earliest
 
@@ -436,11 +447,11 @@ class Session(CoreBase):
         for connection in self._connections.values():
             if connection.ack_deadline is not None and connection.ack_deadline <= now:
                 connection.ack_due = True
-        if self._close_deadline is not None and self._close_deadline <= now:
+        if self._close.deadline is not None and self._close.deadline <= now:
             # Session Close would say that all was sent.
             self._alert = Alert.INTERNAL_ERROR
             stuck = self._stuck(self._streams.waiting, self._config.close_timeout)
-            self._end(self._closing if self._closing.code else stuck)
+            self._end(self._close.error if self._close.error.code else stuck)
         elif self._idle_timeout is not None and self._active_at + self._idle_timeout <= now:
             self._alert = Alert.CLOSE_NOTIFY
             self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s"))
@@ -482,8 +493,8 @@ class Session(CoreBase):
     def _check_open(self) -> None:
         if self._ended:
             raise self._final_error()
-        if self._state is not _State.OPEN:
-            raise SessionClosed(self._closing.code, self._closing.reason)
+        if self._close.state is not _State.OPEN:
+            raise SessionClosed(self._close.error.code, self._close.error.reason)
 
     def open_stream(self) -> int | None:
         self._check_open()
@@ -517,20 +528,20 @@ class Session(CoreBase):
 
     def receive(self, stream_id: int, limit: int) -> bytes | None:
         received = self._streams.receive(stream_id, limit)
-        if received is None and (self._ended or self._peer_closed):
+        if received is None and (self._ended or self._close.by_peer):
             raise self._final_error()
         return received
 
     def close(self, code: int, reason: str, now: float) -> None:
         """With code 0 what was queued before is sent first, and the session is lost once `close_timeout` has passed
         without any of it leaving. With another code it is dropped."""
-        if self._ended or self._state is not _State.OPEN:
+        if self._ended or self._close.state is not _State.OPEN:
             return
         if not 0 <= code <= 0xFFFFFFFF:
             raise ApiMisuse("a close code has 32 bits")
-        self._state = _State.CLOSING if code else _State.FLUSHING
-        self._closing = SessionClosed(code, frames.clip(reason, frames.MAX_REASON))
-        self._close_deadline = now + self._config.close_timeout
+        self._close.state = _State.CLOSING if code else _State.FLUSHING
+        self._close.error = SessionClosed(code, frames.clip(reason, frames.MAX_REASON))
+        self._close.deadline = now + self._config.close_timeout
 
     def ping(self, now: float) -> int:
         self._check_open()
