@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.frames import STREAM_TRAILER
 from tcpls.protocol.parameters import Parameters
-from tcpls.protocol.record_writer import MAX_STREAM_DATA
 from tcpls.protocol.session import Session
+from tcpls.protocol.streams import MAX_STREAM_DATA
 from tcpls.tls.engine import InvalidTag
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.openssl import OpenSSLEngine
@@ -36,7 +36,7 @@ class NullSink:
 
     can_switch_keys = True
 
-    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+    def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
         self.sequence += len(trailers)
         return len(trailers)
 
@@ -116,9 +116,7 @@ def both(failover: bool = False) -> tuple[float, float]:
         opener.feed(pending)
         sealer.sent(len(pending))
         start = time.perf_counter()
-        while (record := opener.next_record()) is not None:
-            server.receive_record(0, *record, 0.0)
-        server.settle()
+        server.receive_records(0, opener, 0.0)
         while data := server.receive(0, 1 << 18):
             taken += len(data)
         server.events()

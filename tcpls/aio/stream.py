@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from tcpls.errors import ApiMisuse
 from tcpls.protocol.core import Core
+from tcpls.protocol.streams import MAX_STREAM_DATA
 from tcpls.wire import Buffer
 
 READ_SIZE = 1 << 19
@@ -14,6 +15,13 @@ READ_SIZE = 1 << 19
 
 TURN = 1 << 20
 """Bytes written after which everybody else gets a turn: about a millisecond of sealing and sending."""
+
+LARGE = MAX_STREAM_DATA
+"""A write of more than a record leaves by the end of the loop's turn, together with what else is written in it, or
+before that once there is a batch of records; a smaller one leaves at once."""
+
+BATCH = 32 * MAX_STREAM_DATA
+"""Bytes that one system call takes along."""
 
 
 class Stream:
@@ -32,6 +40,9 @@ class Stream:
         self._writer: asyncio.Future[None] | None = None
         self._written = 0
         """Bytes since the last turn of others."""
+        self._unsent = 0
+        """Bytes that the shell was not run for yet."""
+        self._push_due = False
         self._ended = False
         """Whether the end of what the peer sends was returned: the core may have forgotten the stream since."""
 
@@ -106,9 +117,24 @@ class Stream:
             self._written = 0
             await asyncio.sleep(0)
         await self._capacity()
-        self._written += len(data)
+        size = len(data)
+        self._written += size
+        self._unsent += size
+        more = size > LARGE
         # What is not immutable belongs to the caller, who may change it as soon as this returns.
-        self._core.send(self._id, data if isinstance(data, bytes) else bytes(data), self._loop.time())
+        self._core.send(self._id, data if isinstance(data, bytes) else bytes(data), self._loop.time(), more)
+        if more and not self._push_due:
+            self._push_due = True
+            self._loop.call_soon(self._push)
+        if not more or self._unsent >= BATCH:
+            self._unsent = 0
+            self._pump()
+
+    def _push(self) -> None:
+        """The end of a turn in which much was written: what is left of it leaves, whether it fills a record or not."""
+        self._push_due = False
+        self._unsent = 0
+        self._core.push(self._id)
         self._pump()
 
     async def drain(self) -> None:

@@ -149,18 +149,12 @@ class RecordTransport:
         return True
 
     def _take_records(self) -> None:
-        core, source, connection_id = self._core, self.source, self.connection_id
-        receive_record, next_record, now = core.receive_record, source.next_record, self._loop.time()
+        now = self._loop.time()
         try:
-            while (record := next_record()) is not None:
-                keys = receive_record(connection_id, record[0], record[1], now)
-                if keys is not None:
-                    source.switch_keys(keys)
+            self._core.receive_records(self.connection_id, self.source, now)
         except PeerError as error:
             self._stop_receiving()
-            core.fail(connection_id, error, now)
-        finally:
-            core.settle()
+            self._core.fail(self.connection_id, error, now)
 
     def _stop_receiving(self) -> None:
         self._receiving_over = True

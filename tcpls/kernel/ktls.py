@@ -270,9 +270,9 @@ class KernelSink:
             self._kept_type = content_type
         self.sequence += 1
 
-    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
+    def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
         """One ``sendmsg`` a record: the kernel keeps only its own records apart, not ours."""
-        count = 0
+        count, size = 0, MAX_CONTENT - len(trailers[0])
         for trailer in trailers:
             if self._kept:
                 break

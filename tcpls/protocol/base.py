@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from tcpls.errors import Alert, AlertReceived, PeerError, SessionClosed, SessionLost
@@ -10,6 +11,9 @@ from tcpls.observe import NULL_OBSERVER, Observer
 from tcpls.protocol.actions import Action, CloseConnection
 from tcpls.protocol.events import Event, SessionEnded
 from tcpls.protocol.options import OptionPolicy
+from tcpls.protocol.streams import ReceiveStream
+from tcpls.tls.record import RecordSource
+from tcpls.tls.suites import TrafficKeys
 
 
 class Role(enum.Enum):
@@ -45,8 +49,8 @@ class SessionConfig:
     """Programs of the peer's known at once, attached ones included."""
 
 
-class CoreBase:
-    """Events, actions, and the end of a session."""
+class CoreBase(ABC):
+    """Records in, events, actions, and the end of a session."""
 
     def __init__(self, observer: Observer = NULL_OBSERVER) -> None:
         self._observer = observer
@@ -56,6 +60,37 @@ class CoreBase:
         self._error: Exception | None = None
         self._alert: int | None = None
         """The alert that is still to be put."""
+        self._run_of: ReceiveStream | None = None
+        """The stream that the last record was a full record of: more of the kind may follow."""
+
+    def receive_records(self, connection_id: int, source: RecordSource, now: float) -> None:
+        """Every record that `source` has. Raises `PeerError`, after which the shell calls `fail`."""
+        receive_record, next_record = self.receive_record, source.next_record
+        try:
+            while (record := next_record()) is not None:
+                keys = receive_record(connection_id, record[0], record[1], now)
+                if keys is not None:
+                    source.switch_keys(keys)
+                elif self._run_of is not None:
+                    stream, self._run_of = self._run_of, None
+                    if source.full_records and not self._ended:
+                        self._receive_run(connection_id, stream, source, now)
+        finally:
+            self.settle()
+
+    @abstractmethod
+    def receive_record(
+        self, connection_id: int, content_type: int, content: memoryview, now: float
+    ) -> TrafficKeys | None:
+        """See `Core`."""
+
+    @abstractmethod
+    def _receive_run(self, connection_id: int, stream: ReceiveStream, source: RecordSource, now: float) -> None:
+        """Full records that carry on where the last one of `stream` ended, as many as there are, in one go."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """See `Core`."""
 
     def events(self) -> list[Event]:
         drained = self._events.copy()

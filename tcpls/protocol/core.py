@@ -7,7 +7,7 @@ from typing import Protocol
 from tcpls.errors import PeerError
 from tcpls.protocol.actions import Action
 from tcpls.protocol.events import Event
-from tcpls.tls.record import RecordSink
+from tcpls.tls.record import RecordSink, RecordSource
 from tcpls.tls.suites import TrafficKeys
 
 
@@ -16,16 +16,19 @@ class Core(Protocol):
 
     # What the shell calls.
 
+    def receive_records(self, connection_id: int, source: RecordSource, now: float) -> None:
+        """Takes every record that `source` has, and keeps nothing of its memory. Raises `PeerError`: call `fail`."""
+
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
-        """One opened record. `content` is lent until `settle`. Keys returned open this connection's next record."""
+        """One opened record, lent until `settle`, for shells that have no source.
+
+        Keys returned open this connection's next record.
+        """
 
     def settle(self) -> None:
-        """Copies what is wanted of the records lent so far: the shell is about to use their memory again.
-
-        To be called after each batch of records, before anything else is asked of the core.
-        """
+        """Copies what is wanted of the records lent so far: their memory is about to be used again."""
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
         """The TCP connection ended: with a FIN (None), or with an error that says how.
@@ -35,7 +38,7 @@ class Core(Protocol):
         """
 
     def fail(self, connection_id: int, error: PeerError, now: float) -> None:
-        """`receive_record` (or the record source) raised: queue the alert, end the session with this error."""
+        """`receive_records` raised: queue the alert, end the session with this error."""
 
     def transmit(self, connection_id: int, sink: RecordSink, now: float) -> None:
         """Put records into `sink` while it has room and there is something to say."""
@@ -76,11 +79,15 @@ class Core(Protocol):
     def open_stream(self) -> int | None:
         """A new stream's id, or None when the peer's limit is reached (then `StreamsAvailable` follows)."""
 
-    def send(self, stream_id: int, data: bytes, now: float) -> None:
+    def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         """Queues all of `data`, which is not copied. Callers wait for `send_capacity` first; it may go below zero.
 
-        Raises `StreamReset` when the peer stopped reading, and the session's error when it ended.
+        With `more`, what does not fill a record waits for more data, or for `push`. Raises `StreamReset` when the
+        peer stopped reading, and the session's error when it ended.
         """
+
+    def push(self, stream_id: int) -> None:
+        """What was queued goes out whether it fills a record or not."""
 
     def send_capacity(self, stream_id: int) -> int:
         """Bytes that may be queued now without holding more than the send buffer's bound. Raises what `send` raises

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from tcpls.errors import Alert, ApiMisuse, NotNegotiated, Reason, SessionClosed, StreamReset
 from tcpls.observe import NULL_OBSERVER, Observer
 from tcpls.protocol.actions import EndSending
@@ -10,13 +12,15 @@ from tcpls.protocol.connections import EMPTY_RECORDS_PER_SECOND, Channel, RateLi
 from tcpls.protocol.events import StreamOpened, StreamReadable, StreamWritable
 from tcpls.protocol.streams import ReceiveStream, SendStream
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
+from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink, RecordSource
 from tcpls.tls.suites import TrafficKeys
 
 STREAM_ID = 0
 """The id of the one stream."""
 APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
 UNLIMITED = 1 << 62
+RUN = 16
+"""Records put in one go, between two looks at what else waits."""
 DEFAULT_CONFIG = SessionConfig()
 
 
@@ -67,7 +71,14 @@ class PlainSession(CoreBase):
     # Records in.
 
     def settle(self) -> None:
-        """Nothing: every record is copied as it comes."""
+        if self._receiving.lent:
+            self._receiving.settle()
+
+    def _receive_run(self, connection_id: int, stream: ReceiveStream, source: RecordSource, now: float) -> None:
+        contents = source.open_run(APPLICATION_DATA, 0, repeat(b""))
+        stream.lent += contents
+        stream.offset += len(contents) * MAX_CONTENT
+        self._channel.received += len(contents)
 
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
@@ -101,7 +112,11 @@ class PlainSession(CoreBase):
             # RFC 8446 5.1: records without content are allowed, against traffic analysis.
             self._empty.count(now)
             return
-        self._receiving.insert(self._receiving.offset, content, fin=False)
+        stream = self._receiving
+        stream.lent.append(content)
+        stream.offset += len(content)
+        if len(content) == MAX_CONTENT:
+            self._run_of = stream
         self._say_readable()
 
     def _say_readable(self) -> None:
@@ -138,9 +153,8 @@ class PlainSession(CoreBase):
         while sink.room and not self._ended:
             if channel.update_due:
                 channel.put_update(sink)
-            elif stream.sent < stream.written:
-                sink.put(APPLICATION_DATA, *stream.take(MAX_CONTENT))
-                channel.sent += 1
+            elif stream.sent < stream.pushed or stream.written - stream.sent >= MAX_CONTENT:
+                self._put_data(sink)
             elif stream.fin_queued:
                 self._put_last(sink, Alert.CLOSE_NOTIFY)
                 self._judge_end()
@@ -152,6 +166,18 @@ class PlainSession(CoreBase):
         if stream.room_wanted and stream.written - stream.sent <= self._config.send_buffer // 2:
             stream.room_wanted = False
             self._events.append(StreamWritable(STREAM_ID))
+
+    def _put_data(self, sink: RecordSink) -> None:
+        """One record, or a run of full ones."""
+        channel, stream = self._channel, self._sending
+        data = stream.peek(RUN * MAX_CONTENT)
+        if len(data) >= 2 * MAX_CONTENT:
+            count = sink.put_run(APPLICATION_DATA, data, [b""] * (len(data) // MAX_CONTENT))
+            stream.skip(count * MAX_CONTENT)
+            channel.sent += count
+        else:
+            sink.put(APPLICATION_DATA, *stream.take(MAX_CONTENT))
+            channel.sent += 1
 
     def _put_last(self, sink: RecordSink, alert: int) -> None:
         if sink.room:
@@ -205,15 +231,19 @@ class PlainSession(CoreBase):
         self._opened = True
         return STREAM_ID
 
-    def send(self, stream_id: int, data: bytes, now: float) -> None:
+    def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check(stream_id)
         self._check_open()
         stream = self._sending
         if stream.fin_queued:
             raise ApiMisuse("the stream was ended by this end")
-        stream.append(data)
+        stream.append(data, more)
         if stream.written - stream.sent >= self._config.send_buffer:
             stream.room_wanted = True
+
+    def push(self, stream_id: int) -> None:
+        self._check(stream_id)
+        self._sending.push()
 
     def _check_open(self) -> None:
         if self._ended:
@@ -227,6 +257,7 @@ class PlainSession(CoreBase):
 
     def finish(self, stream_id: int) -> None:
         self._check(stream_id)
+        self._sending.push()
         self._sending.fin_queued = True
 
     def send_finished(self, stream_id: int) -> bool:
@@ -276,6 +307,7 @@ class PlainSession(CoreBase):
             self._alert = Alert.INTERNAL_ERROR
             self._end(SessionClosed(code, reason))
             return
+        self._sending.push()
         self._sending.fin_queued = True
         if self._channel.finished_sending:
             self._ask_to_close(0)

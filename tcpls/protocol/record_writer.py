@@ -23,12 +23,9 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.programs import ProgramSender
 from tcpls.protocol.stream_table import StreamTable
-from tcpls.protocol.streams import SendStream
-from tcpls.tls.record import MAX_CONTENT, ContentType, RecordSink
+from tcpls.protocol.streams import MAX_STREAM_DATA, SendStream
+from tcpls.tls.record import ContentType, RecordSink
 
-TRAILER_SIZE = frames.STREAM_TRAILER.size
-MAX_STREAM_DATA = MAX_CONTENT - TRAILER_SIZE
-"""Bytes of a stream in a record that carries nothing else: 16,369."""
 MAX_CONTROL = 1 << 13
 """Bytes of control frames that ride behind stream data; a larger frame gets a record of its own."""
 STREAM_RECORDS = 16
@@ -139,7 +136,7 @@ class RecordWriter:
         if len(offsets) < 2:
             return 0
         trailers = [_pack_trailer(MAX_STREAM_DATA, offset, stream_id, frames.STREAM_TYPE) for offset in offsets]
-        count = sink.put_run(APPLICATION_DATA, data, MAX_STREAM_DATA, trailers)
+        count = sink.put_run(APPLICATION_DATA, data, trailers)
         size = count * MAX_STREAM_DATA
         stream.skip(size)
         self.streams.sent += size

@@ -64,11 +64,11 @@ from tcpls.protocol.frames import (
 from tcpls.protocol.options import OptionExchange, OptionValue
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.programs import ProgramReceiver, ProgramSender
-from tcpls.protocol.record_writer import APPLICATION_DATA, TRAILER_SIZE, RecordWriter
+from tcpls.protocol.record_writer import APPLICATION_DATA, RecordWriter
 from tcpls.protocol.stream_table import StreamTable
-from tcpls.protocol.streams import ReceiveStream
+from tcpls.protocol.streams import MAX_STREAM_DATA, ReceiveStream
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.record import ContentType, RecordSink
+from tcpls.tls.record import ContentType, RecordSink, RecordSource
 from tcpls.tls.suites import TrafficKeys
 
 MAX_PENDING_FRAMES = 4096
@@ -80,6 +80,8 @@ DRAFT_ACKS = Parameters(failover=True)
 """How a pure draft-04 peer is acknowledged: as one that asked for failover with the default frequency."""
 
 _unpack_trailer = frames.STREAM_TRAILER.unpack_from
+_pack_trailer = frames.STREAM_TRAILER.pack
+_TRAILER_SIZE = frames.STREAM_TRAILER.size
 
 
 class _State(enum.Enum):
@@ -219,7 +221,7 @@ class Session(CoreBase):
         if self._close.deaf:
             self._receive_frames(connection, content, now)
             return None
-        size = len(content) - TRAILER_SIZE
+        size = len(content) - _TRAILER_SIZE
         if size > 0:
             length, offset, stream_id, kind = _unpack_trailer(content, size)
             if kind == frames.STREAM_TYPE and length == size:
@@ -229,6 +231,8 @@ class Session(CoreBase):
                     table = self._streams
                     received = table.received + length
                     if end <= stream.in_order_limit and received <= table.max_received:
+                        if length == MAX_STREAM_DATA:
+                            self._run_of = stream
                         lent = stream.lent
                         if not lent:
                             self._lent_to.append(stream)
@@ -246,6 +250,24 @@ class Session(CoreBase):
                         return None
         self._receive_frames(connection, content, now)
         return None
+
+    def _receive_run(self, connection_id: int, stream: ReceiveStream, source: RecordSource, now: float) -> None:
+        connection, table = self._connections[connection_id], self._streams
+        start, stream_id = stream.offset, stream.stream_id
+        allowed = min(stream.in_order_limit - start, table.max_received - table.received)
+        most = min(source.full_records, allowed // MAX_STREAM_DATA)
+        offsets = range(start, start + most * MAX_STREAM_DATA, MAX_STREAM_DATA)
+        trailers = (_pack_trailer(MAX_STREAM_DATA, offset, stream_id, frames.STREAM_TYPE) for offset in offsets)
+        contents = source.open_run(APPLICATION_DATA, _TRAILER_SIZE, trailers)
+        # The record before them, of which they are the continuation, has announced the stream as readable.
+        stream.lent += contents
+        size = len(contents) * MAX_STREAM_DATA
+        stream.offset = start + size
+        table.received += size
+        connection.received += len(contents)
+        connection.elicited += len(contents)
+        if connection.elicited >= self._ack_records:
+            connection.ack_due = True
 
     def settle(self) -> None:
         for stream in self._lent_to:
@@ -429,16 +451,12 @@ class Session(CoreBase):
     def next_timer(self) -> float | None:
         if self._ended:
             return None
-        deadlines = [
-            connection.ack_deadline
-            for connection in self._connections.values()
-            if connection.ack_deadline is not None and not connection.ack_due
-        ]
-        if self._idle_timeout is not None:
-            deadlines.append(self._active_at + self._idle_timeout)
+        earliest = math.inf if self._idle_timeout is None else self._active_at + self._idle_timeout
         if self._close.deadline is not None:
-            deadlines.append(self._close.deadline)
-        earliest = min(deadlines, default=math.inf)
+            earliest = min(earliest, self._close.deadline)
+        for connection in self._connections.values():
+            if connection.ack_deadline is not None and connection.ack_deadline < earliest and not connection.ack_due:
+                earliest = connection.ack_deadline
         return None if earliest == math.inf else earliest
 
     def timer_expired(self, now: float) -> None:
@@ -500,9 +518,13 @@ class Session(CoreBase):
         self._check_open()
         return self._streams.open()
 
-    def send(self, stream_id: int, data: bytes, now: float) -> None:
+    def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check_open()
-        self._streams.send(stream_id, data)
+        self._streams.send(stream_id, data, more)
+
+    def push(self, stream_id: int) -> None:
+        if not self._ended:
+            self._streams.push(stream_id)
 
     def send_capacity(self, stream_id: int) -> int:
         self._check_open()
@@ -542,6 +564,7 @@ class Session(CoreBase):
         self._close.state = _State.CLOSING if code else _State.FLUSHING
         self._close.error = SessionClosed(code, frames.clip(reason, frames.MAX_REASON))
         self._close.deadline = now + self._config.close_timeout
+        self._streams.push_all()
 
     def ping(self, now: float) -> int:
         self._check_open()

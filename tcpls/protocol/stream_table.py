@@ -244,17 +244,27 @@ class StreamTable:
             raise ApiMisuse(f"the stream {stream_id} is not open")
         return stream
 
-    def send(self, stream_id: int, data: bytes) -> None:
+    def send(self, stream_id: int, data: bytes, more: bool) -> None:
         stream = self._of_sending(stream_id)
         if stream.stop_code is not None:
             self._end_told(stream)
             raise StreamReset(stream.stop_code, stopped=True)
         if stream.fin_queued or stream.was_reset:
             raise ApiMisuse(f"the stream {stream_id} was ended by this end")
-        stream.append(data)
+        stream.append(data, more)
         if self._send_buffer <= stream.written - stream.sent:
             stream.room_wanted = True
         self._schedule(stream)
+
+    def push(self, stream_id: int) -> None:
+        stream = self.sending.get(stream_id)
+        if stream is not None:
+            stream.push()
+            self._schedule(stream)
+
+    def push_all(self) -> None:
+        for stream_id in self.sending:
+            self.push(stream_id)
 
     def capacity(self, stream_id: int) -> int:
         stream = self._of_sending(stream_id)
@@ -285,6 +295,7 @@ class StreamTable:
             self._end_told(stream)
             return None
         stream.fin_queued = True
+        self.push(stream_id)
         return stream if stream.sent == stream.written else None
 
     def send_finished(self, stream_id: int) -> bool:

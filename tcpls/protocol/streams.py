@@ -9,8 +9,12 @@ from bisect import bisect_right
 from collections import deque
 
 from tcpls.errors import PeerError, Reason
-from tcpls.protocol.frames import MAX_OFFSET
+from tcpls.protocol.frames import MAX_OFFSET, STREAM_TRAILER
+from tcpls.tls.record import MAX_CONTENT
 from tcpls.wire import Buffer
+
+MAX_STREAM_DATA = MAX_CONTENT - STREAM_TRAILER.size
+"""Bytes of a stream in a record that carries nothing else: 16,369."""
 
 MAX_GAPS = 256
 """Gaps in what was received of one stream. Each connection of a session adds about one; a peer that needs more
@@ -38,6 +42,7 @@ class SendStream:
         "fin_queued",
         "fin_sent",
         "max_data",
+        "pushed",
         "retain",
         "room_wanted",
         "scheduled",
@@ -55,6 +60,8 @@ class SendStream:
         self.retain = retain
         self.written = 0
         """The end of what was queued."""
+        self.pushed = 0
+        """The end of what is to be sent whatever follows; what is behind it goes in full records only."""
         self.sent = 0
         """The end of what was put in records."""
         self.acknowledged = 0
@@ -75,14 +82,21 @@ class SendStream:
         self._retained: deque[tuple[int, bytes]] = deque()
         self._acknowledged_ahead: dict[int, int] = {}
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, more: bool = False) -> None:
+        """`more`: what does not fill a record waits for more to come, or for `push`."""
         if data:
             self._queue.append(data)
             self.written += len(data)
+        if not more:
+            self.pushed = self.written
+
+    def push(self) -> None:
+        self.pushed = self.written
 
     @property
     def sendable(self) -> bool:
-        return self.sent < self.written and self.sent < self.max_data
+        sent = self.sent
+        return sent < self.max_data and (sent < self.pushed or self.written - sent >= MAX_STREAM_DATA)
 
     def take(self, limit: int) -> tuple[memoryview, ...]:
         """The next bytes, at most `limit` of them and at least one; the caller knows that some are sendable."""
@@ -142,7 +156,7 @@ class SendStream:
         self._chunk = b""
         self._view = EMPTY
         self._at = 0
-        self.written = self.sent
+        self.written = self.pushed = self.sent
 
     def acknowledge(self, start: int, end: int, fin: bool) -> None:
         """The peer has `start`..`end`, the range of one record. Ranges of several connections may come in any order."""

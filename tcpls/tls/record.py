@@ -9,7 +9,8 @@ call into the AEAD and no object that outlives the record.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from tcpls.errors import ProtocolViolation, Reason
@@ -46,8 +47,8 @@ class RecordSink(Protocol):
     def put(self, content_type: int, *parts: Buffer) -> None:
         """Makes one record of the parts, at most `MAX_CONTENT` bytes together. They are not held after the call."""
 
-    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
-        """Makes records that all have the same size: the next `size` bytes of `data` and one of `trailers` in each.
+    def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
+        """Makes full records: one of `trailers` in each, all of one size, and in front of it what fits of `data`.
 
         Returns how many were put, which is at least one when there is room, and ends where the room does.
         """
@@ -69,23 +70,87 @@ class RecordSource(Protocol):
         The content is lent: it is overwritten when more is received. Raises `ProtocolViolation`.
         """
 
+    @property
+    def full_records(self) -> int:
+        """How many records of `RECORD_ROOM` bytes the received bytes have room for: what `open_run` may open."""
+
+    def open_run(self, content_type: int, trailer_size: int, trailers: Iterator[bytes]) -> list[memoryview]:
+        """Opens the next records as long as they are full, of this type, and each ends with the next of `trailers`.
+
+        Returns what stands in front of the trailers, lent. Whatever else comes is left to `next_record`, errors too.
+        """
+
     def switch_keys(self, keys: TrafficKeys) -> None:
         """The next record is protected with `keys`."""
 
 
 AeadFactory = Callable[[TrafficKeys], Aead]
 
+_FULL_HEADER = b"\x17\x03\x03" + (RECORD_ROOM - HEADER_SIZE).to_bytes(2, "big")
+
+_Slot = tuple[memoryview, memoryview, memoryview, memoryview, memoryview]
+"""The places of a full record: its header, content, trailer with content type, plaintext (both of them), and all of
+what is protected, tag included."""
+
+
+def _full_record(view: memoryview, start: int, trailer_size: int) -> _Slot:
+    body = start + HEADER_SIZE
+    end = start + RECORD_ROOM
+    middle = end - TAG_SIZE
+    trailer = middle - 1 - trailer_size
+    return view[start:body], view[body:trailer], view[trailer:middle], view[body:middle], view[body:end]
+
+
+class _Slots:
+    """The places of full records that follow each other in a buffer.
+
+    Making a view costs more than copying a kilobyte, and in bulk transfers records lie at the same places again and
+    again: those that start with the buffer are kept.
+    """
+
+    __slots__ = ("_kept", "_trailer_size", "_view")
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._trailer_size = -1
+        self._kept: list[_Slot] = []
+
+    def places(self, start: int, count: int, trailer_size: int) -> Iterator[_Slot]:
+        """The next `count` from `start` on; the caller knows that they fit."""
+        first, aside = divmod(start, RECORD_ROOM)
+        if aside:
+            ends = range(start, start + count * RECORD_ROOM, RECORD_ROOM)
+            return (_full_record(self._view, at, trailer_size) for at in ends)
+        kept = self._kept
+        if trailer_size != self._trailer_size:
+            self._trailer_size = trailer_size
+            kept.clear()
+        while len(kept) < first + count:
+            kept.append(_full_record(self._view, len(kept) * RECORD_ROOM, trailer_size))
+        return islice(kept, first, first + count)
+
 
 class RecordSealer:
     """Seals records into a send buffer that grows from one record to `capacity` bytes while they are in demand."""
 
-    __slots__ = ("_aead", "_buffer", "_capacity", "_end", "_factory", "_iv", "_limit", "_start", "_view", "sequence")
+    __slots__ = (
+        "_aead",
+        "_buffer",
+        "_capacity",
+        "_end",
+        "_factory",
+        "_iv",
+        "_limit",
+        "_slots",
+        "_start",
+        "_view",
+        "sequence",
+    )
 
     def __init__(self, factory: AeadFactory, keys: TrafficKeys, capacity: int = 32 * RECORD_ROOM) -> None:
         self._factory = factory
         self._capacity = max(capacity, 2 * RECORD_ROOM)
-        self._buffer = bytearray()
-        self._view = memoryview(self._buffer)
+        self._use(bytearray())
         self._start = 0
         self._end = 0
         self.switch_keys(keys)
@@ -118,17 +183,18 @@ class RecordSealer:
     def release(self) -> None:
         """Gives the buffer back when nothing is pending: an idle connection holds no send buffer."""
         if not self._end:
-            self._view.release()
-            self._buffer = bytearray()
-            self._view = memoryview(self._buffer)
+            self._use(bytearray())
+
+    def _use(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+        self._slots = _Slots(self._view)
 
     def _grow(self) -> None:
         size = min(self._capacity, max(2 * RECORD_ROOM, 4 * len(self._buffer)))
         grown = bytearray(size)
         grown[: self._end] = self._view[: self._end]
-        self._view.release()
-        self._buffer = grown
-        self._view = memoryview(grown)
+        self._use(grown)
 
     def put(self, content_type: int, *parts: Buffer) -> None:
         start = self._end
@@ -155,34 +221,30 @@ class RecordSealer:
         self.sequence = sequence + 1
         self._end = end
 
-    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
-        """`put` for many records of one size, with everything that they share done once."""
-        trailer_size = len(trailers[0]) + 1
-        sealed_size = size + trailer_size + TAG_SIZE
-        header = b"\x17\x03\x03" + sealed_size.to_bytes(2, "big")
+    def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
+        """`put` for many full records, with everything that they share done once."""
         while self._end + len(trailers) * RECORD_ROOM > len(self._buffer) < self._capacity:
             self._grow()
         count = min(len(trailers), (len(self._buffer) - self._end) // RECORD_ROOM)
-        sequence, start, view, iv = self.sequence, self._end, self._view, self._iv
+        sequence, iv = self.sequence, self._iv
         if sequence + count > self._limit:
             # RFC 8446 5.5, as in `put`.
             raise ProtocolViolation(Reason.KEY_EXHAUSTED)
+        trailer_size = len(trailers[0])
+        size = MAX_CONTENT - trailer_size
         encrypt_into = self._aead.encrypt_into
         kind = bytes((content_type,))
         at = 0
-        for trailer in trailers[:count]:
-            body = start + HEADER_SIZE
-            middle = body + size
-            end = middle + trailer_size
-            view[start:body] = header
-            view[body:middle] = data[at : at + size]
-            view[middle:end] = trailer + kind
-            start = end + TAG_SIZE
-            encrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), view[body:end], header, view[body:start])
+        slots = self._slots.places(self._end, count, trailer_size)
+        for (header, content, end, plaintext, sealed), trailer in zip(slots, trailers, strict=False):
+            header[:] = _FULL_HEADER
+            content[:] = data[at : at + size]
+            end[:] = trailer + kind
+            encrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), plaintext, _FULL_HEADER, sealed)
             sequence += 1
             at += size
         self.sequence = sequence
-        self._end = start
+        self._end += count * RECORD_ROOM
         return count
 
 
@@ -191,6 +253,7 @@ class RecordOpener:
 
     __slots__ = (
         "_aead",
+        "_ahead",
         "_buffer",
         "_capacity",
         "_end",
@@ -198,6 +261,7 @@ class RecordOpener:
         "_initial",
         "_invalid",
         "_iv",
+        "_slots",
         "_start",
         "_view",
         "sequence",
@@ -210,17 +274,18 @@ class RecordOpener:
         invalid: type[Exception],
         *,
         initial: int = HEADER_SIZE + MAX_CIPHERTEXT,
-        capacity: int = 1 << 19,
+        capacity: int = 32 * RECORD_ROOM,
     ) -> None:
         """`invalid` is the exception by which the factory's AEADs tell that a record is not genuine."""
         self._factory = factory
         self._invalid = invalid
         self._initial = max(initial, HEADER_SIZE + MAX_CIPHERTEXT)
         self._capacity = max(capacity, self._initial)
-        self._buffer = bytearray(self._initial)
-        self._view = memoryview(self._buffer)
+        self._use(bytearray(self._initial))
         self._start = 0
         self._end = 0
+        self._ahead = 0
+        """Where the plaintext of a record starts that `open_run` opened and left to `next_record`."""
         self.switch_keys(keys)
 
     def switch_keys(self, keys: TrafficKeys) -> None:
@@ -268,7 +333,7 @@ class RecordOpener:
 
     def discard(self) -> None:
         """Drops what is buffered, such as a record that could not be opened and is not to be."""
-        self._start = self._end = 0
+        self._start = self._end = self._ahead = 0
 
     def release(self) -> None:
         """Shrinks to one record's room when nothing is buffered: for connections that fell idle."""
@@ -276,16 +341,50 @@ class RecordOpener:
             self._start = self._end = 0
             self._resize(self._initial)
 
+    def _use(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+        self._slots = _Slots(self._view)
+
     def _resize(self, size: int) -> None:
         if size == len(self._buffer):
             return
         resized = bytearray(size)
         resized[: self._end] = self._view[: self._end]
-        self._buffer = resized
-        self._view = memoryview(resized)
+        self._use(resized)
+
+    @property
+    def full_records(self) -> int:
+        return (self._end - self._start) // RECORD_ROOM
+
+    def open_run(self, content_type: int, trailer_size: int, trailers: Iterator[bytes]) -> list[memoryview]:
+        """`next_record` for many full records, with everything that they share done once."""
+        contents: list[memoryview] = []
+        sequence, iv, decrypt_into = self.sequence, self._iv, self._aead.decrypt_into
+        kind = bytes((content_type,))
+        slots = self._slots.places(self._start, self.full_records, trailer_size)
+        for (header, content, end, plaintext, sealed), trailer in zip(slots, trailers, strict=False):
+            if header != _FULL_HEADER:
+                break
+            try:
+                decrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), sealed, _FULL_HEADER, plaintext)
+            except self._invalid:
+                # What came before it is genuine, and is to be handled first. It will not be genuine the next time.
+                break
+            sequence += 1
+            if end != trailer + kind:
+                self._ahead = self._start + len(contents) * RECORD_ROOM + HEADER_SIZE
+                break
+            contents.append(content)
+        self.sequence = sequence
+        self._start += (len(contents) + bool(self._ahead)) * RECORD_ROOM
+        return contents
 
     def next_record(self) -> tuple[int, memoryview] | None:
         start = self._start
+        if self._ahead:
+            body, self._ahead = self._ahead, 0
+            return self._content(body, start - TAG_SIZE)
         body = start + HEADER_SIZE
         if body > self._end:
             return None
@@ -308,9 +407,14 @@ class RecordOpener:
             raise ProtocolViolation(Reason.BAD_RECORD_MAC) from None
         self.sequence += 1
         self._start = end
+        return self._content(body, at)
+
+    def _content(self, body: int, at: int) -> tuple[int, memoryview]:
+        """The content type and the content of the plaintext between these places."""
         if at - body > MAX_CONTENT + 1:
             # RFC 8446 5.4: the full TLSInnerPlaintext must not exceed 2^14 + 1 bytes, padding included.
             raise ProtocolViolation(Reason.RECORD_OVERFLOW)
+        view = self._view
         # RFC 8446 5.4: the content type is the last byte that is not zero; what follows it is padding.
         at -= 1
         content_type = view[at]

@@ -48,24 +48,13 @@ class End:
 
     def open_records(self, now: float) -> None:
         """All records that are there; then their memory is used again, as in a shell."""
+        if self.core.reading_paused or self.failed is not None:
+            return
         try:
-            self._open_records(now)
-        finally:
-            self.core.settle()
-
-    def _open_records(self, now: float) -> None:
-        while not self.core.reading_paused and self.failed is None:
-            try:
-                record = self.opener.next_record()
-                if record is None:
-                    return
-                keys = self.core.receive_record(0, *record, now)
-            except PeerError as error:
-                self.failed = error
-                self.core.fail(0, error, now)
-                return
-            if keys is not None:
-                self.opener.switch_keys(keys)
+            self.core.receive_records(0, self.opener, now)
+        except PeerError as error:
+            self.failed = error
+            self.core.fail(0, error, now)
 
     def write(self, now: float) -> bytes:
         """Everything that the core wants to send now, as far as the send buffer goes."""

@@ -12,9 +12,12 @@ from tcpls.protocol.events import SessionEnded, StreamOpened
 from tcpls.protocol.parameters import Parameters
 from tests.sim.pair import End, Pair, tcpls_pair
 
-SESSION_WINDOW = 50_000
-STREAM_WINDOW = 30_000
-SEND_BUFFER = 20_000
+SESSION_WINDOW = 160_000
+STREAM_WINDOW = 100_000
+SEND_BUFFER = 60_000
+UNACKNOWLEDGED = 120_000
+MOST = 80_000
+"""Bytes of one write: enough for runs of full records."""
 LIMIT = 5
 SMALL = Parameters(session_window=SESSION_WINDOW, stream_window=STREAM_WINDOW, stream_limit=LIMIT)
 
@@ -40,7 +43,7 @@ class Half:
 
 
 class Streams(RuleBasedStateMachine):
-    @initialize(failover=st.booleans(), cuts=st.lists(st.integers(1, 40_000), min_size=1, max_size=8))
+    @initialize(failover=st.booleans(), cuts=st.lists(st.integers(1, 120_000), min_size=1, max_size=8))
     def start(self, failover: bool, cuts: list[int]) -> None:
         self.turn = 0
 
@@ -55,7 +58,7 @@ class Streams(RuleBasedStateMachine):
             failover=failover,
             ack_records=3,
         )
-        config = SessionConfig(send_buffer=SEND_BUFFER, unacknowledged_limit=40_000)
+        config = SessionConfig(send_buffer=SEND_BUFFER, unacknowledged_limit=UNACKNOWLEDGED)
         self.pair: Pair = tcpls_pair(client=local, server=local, config=config, cut=cut)
         self.ends: tuple[End, End] = (self.pair.client, self.pair.server)
         self.known: tuple[dict[int, Half], dict[int, Half]] = ({}, {})
@@ -84,8 +87,8 @@ class Streams(RuleBasedStateMachine):
             assert stream_id % 2 == number
             self.known[number][stream_id] = Half()
 
-    @rule(number=end_number, choice=st.integers(0, 20), size=st.integers(0, 30_000))
-    def write(self, number: int, choice: int, size: int) -> None:
+    @rule(number=end_number, choice=st.integers(0, 20), size=st.integers(0, MOST), more=st.booleans())
+    def write(self, number: int, choice: int, size: int, more: bool) -> None:
         picked = self._pick(number, choice)
         if picked is None or self.closed:
             return
@@ -93,7 +96,7 @@ class Streams(RuleBasedStateMachine):
         if half.finished or half.reset or end.core.send_capacity(stream_id) <= 0:
             return
         try:
-            end.core.send(stream_id, pattern(stream_id, number, half.written, size), self.pair.now)
+            end.core.send(stream_id, pattern(stream_id, number, half.written, size), self.pair.now, more)
         except StreamReset:
             half.reset = True
         else:
@@ -145,6 +148,12 @@ class Streams(RuleBasedStateMachine):
         half.read += len(data)
         return True
 
+    @rule(number=end_number, choice=st.integers(0, 20))
+    def push(self, number: int, choice: int) -> None:
+        picked = self._pick(number, choice)
+        if picked is not None:
+            picked[0].core.push(picked[1])
+
     @rule(steps=st.integers(1, 10))
     def move(self, steps: int) -> None:
         for _ in range(steps):
@@ -181,14 +190,17 @@ class Streams(RuleBasedStateMachine):
             held = sum(map(len, (piece for each in table.receiving.values() for piece in each.pieces)))
             assert held <= table.buffered <= SESSION_WINDOW
             assert sum(number % 2 == (end is self.ends[0]) for number in table.receiving) <= LIMIT
-            assert end.core._writer.unacknowledged <= 40_000
+            assert end.core._writer.unacknowledged <= UNACKNOWLEDGED
             for stream in table.sending.values():
-                assert stream.written - stream.sent <= SEND_BUFFER + 30_000
+                assert stream.written - stream.sent <= SEND_BUFFER + MOST
 
     def teardown(self) -> None:
         """In the end everybody reads: all that was finished is whole, all else is told or still open."""
         if not hasattr(self, "pair"):
             return
+        for end, known in zip(self.ends, self.known, strict=True):
+            for stream_id in known:
+                end.core.push(stream_id)
         moving = True
         while moving:
             self.pair.advance(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from tcpls.aio.stream import TURN, Stream
+from tcpls.aio.stream import BATCH, LARGE, TURN, Stream
 from tcpls.protocol.core import Core
 
 
@@ -17,8 +17,10 @@ class Unlimited:
     def send_capacity(self, stream_id: int) -> int:
         return 1 << 20
 
-    def send(self, stream_id: int, data: bytes, now: float) -> None:
+    def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self.sent += len(data)
+
+    def push(self, stream_id: int) -> None: ...
 
 
 def test_a_writer_whose_peer_takes_everything_lets_others_run() -> None:
@@ -42,3 +44,26 @@ def test_a_writer_whose_peer_takes_everything_lets_others_run() -> None:
     sent, turns = asyncio.run(run())
     assert sent == 8 * TURN
     assert turns >= 7
+
+
+def test_a_small_write_leaves_at_once_and_large_ones_together() -> None:
+    """Large: once there is a batch of records, and what is left of it by the end of the turn, without another await."""
+
+    async def run() -> None:
+        core = Unlimited()
+        pumped: list[int] = []
+        stream = Stream(cast("Core", core), 0, lambda: pumped.append(core.sent), asyncio.get_running_loop())
+        await stream.write(bytes(LARGE))
+        assert pumped == [LARGE]
+        await stream.write(bytes(BATCH // 2))
+        assert len(pumped) == 1
+        await stream.write(bytes(BATCH // 2))
+        assert pumped[1:] == [LARGE + BATCH]
+        await stream.write(bytes(LARGE + 1))
+        assert len(pumped) == 2
+        await asyncio.sleep(0)
+        assert pumped[2:] == [LARGE + BATCH + LARGE + 1]
+        await asyncio.sleep(0)
+        assert len(pumped) == 3
+
+    asyncio.run(run())

@@ -263,8 +263,9 @@ def test_acceleration_without_proc(tmp_path: Path) -> None:
 def test_a_run_is_one_call_a_record_and_stops_at_a_full_socket() -> None:
     sock = ScriptedSocket(None, None, None, None, errno.EAGAIN)
     sink = ktls.KernelSink(sock, keys_of())
-    data = memoryview(b"aabbccdd")
-    assert sink.put_run(23, data, 2, [b"1", b"2", b"3", b"4"]) == 3, "the third is kept"
-    assert sock.records == [(23, b"aa1"), (23, b"bb2")]
+    size = (1 << 14) - 1
+    parts = [bytes([letter]) * size for letter in b"abcd"]
+    assert sink.put_run(23, memoryview(b"".join(parts)), [b"1", b"2", b"3", b"4"]) == 3, "the third is kept"
+    assert sock.records == [(23, parts[0] + b"1"), (23, parts[1] + b"2")]
     assert sink.flush()
-    assert sock.records[-1] == (23, b"cc3")
+    assert sock.records[-1] == (23, parts[2] + b"3")

@@ -15,6 +15,7 @@ from tcpls.protocol.parameters import Parameters, ProgramSupport
 from tcpls.protocol.session import Session
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.openssl import OpenSSLEngine
+from tcpls.tls.record import MAX_CONTENT
 from tcpls.tls.suites import CipherSuite, TrafficKeys
 from tcpls.wire import Buffer
 
@@ -52,8 +53,8 @@ class Sink:
         assert len(content) <= 1 << 14
         self.records.append((content_type, content))
 
-    def put_run(self, content_type: int, data: memoryview, size: int, trailers: Sequence[bytes]) -> int:
-        count = 0
+    def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
+        count, size = 0, MAX_CONTENT - len(trailers[0])
         for trailer in trailers:
             if not self.room:
                 break

@@ -55,6 +55,18 @@ def test_bytes_are_records_and_the_end_is_close_notify() -> None:
         core.send(0, b"x", 0.0)
 
 
+def test_with_more_to_come_only_full_records_leave_until_a_push() -> None:
+    core = server()
+    core.send(0, bytes(3 * (1 << 14) + 5), 0.0, more=True)
+    sizes = [len(content) for _, content in put(core)]
+    assert sizes == [1 << 14] * 3
+    core.push(0)
+    assert put(core) == [(23, bytes(5))]
+    core.send(0, b"the end", 0.0, more=True)
+    core.finish(0)
+    assert put(core) == [(23, b"the end"), (21, CLOSE_NOTIFY)]
+
+
 def test_the_other_direction_goes_on_after_the_end_of_one() -> None:
     core = client()
     core.open_stream()

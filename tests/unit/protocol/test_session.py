@@ -50,8 +50,9 @@ from tcpls.protocol.frames import (
     parse_frames,
 )
 from tcpls.protocol.parameters import ABSENT, Parameters
-from tcpls.protocol.record_writer import MAX_STREAM_DATA, RUN_AMONG_OTHERS
+from tcpls.protocol.record_writer import RUN_AMONG_OTHERS
 from tcpls.protocol.session import Session
+from tcpls.protocol.streams import MAX_STREAM_DATA
 from tcpls.tls.messages import KeyUpdate
 from tcpls.tls.post_handshake import PostHandshake
 from tests.unit.protocol.ends import (
@@ -179,6 +180,40 @@ def test_small_chunks_are_put_together_without_copies() -> None:
         core.send(0, bytes([number]) * 10, 0.0)
     frames = said(core)
     assert frames == [Stream(0, 0, b"".join(bytes([number]) * 10 for number in range(100)))]
+
+
+def test_with_more_to_come_only_full_records_leave_until_a_push() -> None:
+    core = client()
+    core.open_stream()
+    said(core)
+    core.send(0, bytes(MAX_STREAM_DATA + 10), 0.0, more=True)
+    assert [len(frame.data) for frame in said(core) if isinstance(frame, Stream)] == [MAX_STREAM_DATA]
+    core.send(0, bytes(MAX_STREAM_DATA - 11), 0.0, more=True)
+    assert said(core) == []
+    core.send(0, b"a", 0.0, more=True)
+    assert [len(frame.data) for frame in said(core) if isinstance(frame, Stream)] == [MAX_STREAM_DATA]
+    core.send(0, b"b", 0.0, more=True)
+    assert said(core) == []
+    core.push(0)
+    assert said(core) == [Stream(0, 2 * MAX_STREAM_DATA, b"b")]
+
+
+@pytest.mark.parametrize("end", ["write", "finish", "close"])
+def test_what_waits_for_more_leaves_with_what_ends_the_waiting(end: str) -> None:
+    core = client()
+    core.open_stream()
+    said(core)
+    core.send(0, b"one ", 0.0, more=True)
+    assert said(core) == []
+    if end == "write":
+        core.send(0, b"two", 0.0)
+        assert said(core) == [Stream(0, 0, b"one two")]
+    elif end == "finish":
+        core.finish(0)
+        assert said(core) == [Stream(0, 0, b"one ", True)]
+    else:
+        core.close(0, "", 0.0)
+        assert said(core)[0] == Stream(0, 0, b"one ")
 
 
 def test_streams_take_turns() -> None:

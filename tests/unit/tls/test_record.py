@@ -253,38 +253,139 @@ def test_limit_of_a_key() -> None:
     assert len(sealer.pending) == HEADER_SIZE + 8 + 1 + TAG_SIZE
 
 
-@pytest.mark.parametrize("size", [1, 100, MAX_CONTENT - 15])
-def test_a_run_is_what_single_records_would_be(size: int) -> None:
-    data = memoryview(bytes(range(251)) * (20 * size // 251 + 1))[: 20 * size]
-    trailers = [bytes([number]) * 15 for number in range(20)]
+TRAILERS = [bytes([number]) * 15 for number in range(40)]
+FULL = MAX_CONTENT - 15
+
+
+def run_data(count: int, size: int = FULL) -> memoryview:
+    return memoryview(bytes(range(251)) * (count * size // 251 + 1))[: count * size]
+
+
+def sealed_run(count: int, *, first: bytes = b"", used: TrafficKeys | None = None) -> bytes:
+    """`count` full records, behind one with the content `first`, if any."""
+    sealer = make_sealer(used, capacity=64 * RECORD_ROOM)
+    if first:
+        sealer.put(23, first)
+    assert sealer.put_run(23, run_data(count), TRAILERS[:count]) == count
+    return bytes(sealer.pending)
+
+
+@pytest.mark.parametrize("trailer_size", [0, 1, 15])
+@pytest.mark.parametrize("before", [b"", b"what comes before"])
+def test_a_run_is_what_single_records_would_be(trailer_size: int, before: bytes) -> None:
+    size = MAX_CONTENT - trailer_size
+    trailers = [trailer[:trailer_size] for trailer in TRAILERS[:20]]
+    data = run_data(20, size)
     single, run = make_sealer(keys(sequence=7)), make_sealer(keys(sequence=7))
-    for number, trailer in enumerate(trailers):
-        single.put(23, data[number * size : (number + 1) * size], trailer)
-    assert run.put_run(23, data, size, trailers) == 20
-    assert run.pending == single.pending
-    assert run.sequence == single.sequence == 27
+    for _ in range(3):
+        for sealer in (single, run):
+            if before:
+                sealer.put(23, before)
+        for number, trailer in enumerate(trailers):
+            single.put(23, data[number * size : (number + 1) * size], trailer)
+        assert run.put_run(23, data, trailers) == 20
+        assert run.pending == single.pending
+        assert run.sequence == single.sequence
+        for sealer in (single, run):
+            sealer.sent(len(sealer.pending))
 
 
 def test_a_run_ends_where_the_room_does_and_goes_on_behind_it() -> None:
-    data = memoryview(bytes(10 * 1000))
-    trailers = [bytes([number]) for number in range(10)]
+    data = run_data(10)
     sealer, opener = make_sealer(capacity=4 * RECORD_ROOM), make_opener()
     done = 0
     while done < 10:
-        count = sealer.put_run(23, data[done * 1000 :], 1000, trailers[done:])
+        count = sealer.put_run(23, data[done * FULL :], TRAILERS[done:10])
         assert 1 <= count <= 4
-        done += count
         receive(opener, bytes(sealer.pending))
         sealer.sent(len(sealer.pending))
-        for number in range(done - count, done):
-            assert opened(opener) == (23, bytes(1000) + bytes([number]))
+        for number in range(done, done + count):
+            assert opened(opener) == (23, bytes(data[number * FULL : (number + 1) * FULL]) + TRAILERS[number])
+        done += count
 
 
 def test_a_run_beyond_the_keys_limit_is_refused_whole() -> None:
     limit = CipherSuite.AES_128_GCM_SHA256.record_limit
     sealer = make_sealer(keys(sequence=limit - 2))
     with pytest.raises(ProtocolViolation) as caught:
-        sealer.put_run(23, memoryview(bytes(30)), 10, [b"a", b"b", b"c"])
+        sealer.put_run(23, run_data(3), TRAILERS[:3])
     refused(caught.value, Reason.KEY_EXHAUSTED, Alert.INTERNAL_ERROR)
     assert not sealer.pending
-    assert sealer.put_run(23, memoryview(bytes(20)), 10, [b"a", b"b"]) == 2
+    assert sealer.put_run(23, run_data(2), TRAILERS[:2]) == 2
+
+
+@pytest.mark.parametrize("first", [b"", b"a record that moves the others"])
+def test_a_run_is_opened_as_single_records_are(first: bytes) -> None:
+    opener, data = make_opener(), run_data(9)
+    receive(opener, sealed_run(9, first=first))
+    if first:
+        assert opened(opener) == (23, first)
+    assert opener.full_records == 9
+    contents = opener.open_run(23, 15, iter(TRAILERS))
+    assert b"".join(contents) == data
+    assert opener.full_records == 0
+    assert opener.next_record() is None
+    assert opener.sequence == 9 + bool(first)
+
+
+def test_a_run_ends_at_a_record_that_ends_otherwise_and_that_record_is_the_next() -> None:
+    opener, data = make_opener(), run_data(6)
+    receive(opener, sealed_run(6))
+    expected = [*TRAILERS[:2], b"x" * 15, *TRAILERS[3:]]
+    assert b"".join(opener.open_run(23, 15, iter(expected))) == data[: 2 * FULL]
+    assert opened(opener) == (23, bytes(data[2 * FULL : 3 * FULL]) + TRAILERS[2])
+    assert b"".join(opener.open_run(23, 15, iter(TRAILERS[3:]))) == data[3 * FULL :]
+    assert opener.buffered == 0
+
+
+def test_a_run_ends_at_a_record_of_another_type() -> None:
+    opener = make_opener()
+    receive(opener, sealed_run(2))
+    assert opener.open_run(22, 15, iter(TRAILERS)) == []
+    assert opened(opener) == (23, bytes(run_data(1)) + TRAILERS[0])
+
+
+def test_a_run_takes_no_more_than_it_was_asked_for_and_no_record_that_is_not_whole() -> None:
+    opener = make_opener()
+    whole = sealed_run(5)
+    receive(opener, whole[:-1])
+    assert len(opener.open_run(23, 15, iter(TRAILERS[:3]))) == 3
+    assert opener.full_records == 1
+    assert len(opener.open_run(23, 15, iter(TRAILERS[3:4]))) == 1
+    assert opener.next_record() is None
+    receive(opener, whole[-1:])
+    assert opened(opener) == (23, bytes(run_data(5)[4 * FULL :]) + TRAILERS[4])
+
+
+def test_a_forged_record_ends_a_run_and_is_refused_by_name_behind_what_was_genuine() -> None:
+    opener, data = make_opener(), run_data(4)
+    forged = bytearray(sealed_run(4))
+    forged[2 * RECORD_ROOM + 1000] ^= 1
+    receive(opener, bytes(forged))
+    assert b"".join(opener.open_run(23, 15, iter(TRAILERS))) == data[: 2 * FULL]
+    with pytest.raises(ProtocolViolation) as caught:
+        opener.next_record()
+    refused(caught.value, Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
+
+
+def test_a_run_stops_before_a_header_that_is_not_that_of_a_full_record() -> None:
+    opener = make_opener()
+    data = bytearray(sealed_run(3))
+    data[RECORD_ROOM] = 21
+    receive(opener, bytes(data))
+    assert len(opener.open_run(23, 15, iter(TRAILERS))) == 1
+    with pytest.raises(ProtocolViolation) as caught:
+        opener.next_record()
+    refused(caught.value, Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE)
+
+
+def test_runs_of_other_trailers_in_one_buffer() -> None:
+    """The places that are kept belong to one size of trailer."""
+    sealer, opener = make_sealer(), make_opener()
+    for size in (15, 0, 15, 3):
+        trailers = [trailer[:size] for trailer in TRAILERS[:3]]
+        data = run_data(3, MAX_CONTENT - size)
+        assert sealer.put_run(23, data, trailers) == 3
+        receive(opener, bytes(sealer.pending))
+        sealer.sent(len(sealer.pending))
+        assert b"".join(opener.open_run(23, size, iter(trailers))) == data
