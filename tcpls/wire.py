@@ -17,56 +17,74 @@ Buffer = bytes | bytearray | memoryview
 class Reader:
     """Reads big-endian fields from the front of `data`. Raises `PeerError(TRUNCATED)` when a field does not fit."""
 
-    __slots__ = ("_at", "_view")
+    __slots__ = ("_at", "_size", "_view")
 
     def __init__(self, data: Buffer) -> None:
         self._view = memoryview(data)
+        self._size = len(data)
         self._at = 0
 
     @property
     def remaining(self) -> int:
-        return len(self._view) - self._at
+        return self._size - self._at
 
-    def _take(self, count: int) -> memoryview:
+    def _skip(self, count: int) -> int:
+        """Moves behind the next `count` bytes and returns where they start."""
         start = self._at
-        if count > len(self._view) - start:
+        end = start + count
+        if end > self._size:
             raise PeerError(Reason.TRUNCATED)
-        self._at = start + count
-        return self._view[start : start + count]
+        self._at = end
+        return start
+
+    def _number(self, count: int) -> int:
+        start = self._skip(count)
+        return int.from_bytes(self._view[start : start + count], "big")
 
     def u8(self) -> int:
-        return self._take(1)[0]
+        return self._view[self._skip(1)]
 
     def u16(self) -> int:
-        return int.from_bytes(self._take(2), "big")
+        start = self._skip(2)
+        view = self._view
+        return view[start] << 8 | view[start + 1]
 
     def u24(self) -> int:
-        return int.from_bytes(self._take(3), "big")
+        return self._number(3)
 
     def u32(self) -> int:
-        return int.from_bytes(self._take(4), "big")
+        return self._number(4)
 
     def u64(self) -> int:
-        return int.from_bytes(self._take(8), "big")
+        return self._number(8)
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes, copied."""
-        return bytes(self._take(count))
+        start = self._skip(count)
+        return bytes(self._view[start : start + count])
 
     def rest(self) -> bytes:
         """Everything that is left, copied."""
-        return bytes(self._take(self.remaining))
+        start, self._at = self._at, self._size
+        return bytes(self._view[start:])
+
+    def _length(self, length_bytes: int, least: int, most: int | None) -> int:
+        length = self.u16() if length_bytes == 2 else self.u8() if length_bytes == 1 else self._number(length_bytes)
+        if length < least or (most is not None and length > most):
+            raise PeerError(Reason.BAD_LENGTH, f"{length} bytes")
+        return length
 
     def vector(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> Reader:
         """A sub-reader over a length-prefixed vector. Raises `BAD_LENGTH` outside `least`..`most`."""
-        length = int.from_bytes(self._take(length_bytes), "big")
-        if length < least or (most is not None and length > most):
-            raise PeerError(Reason.BAD_LENGTH, f"{length} bytes")
-        return Reader(self._take(length))
+        length = self._length(length_bytes, least, most)
+        start = self._skip(length)
+        return Reader(self._view[start : start + length])
 
     def opaque(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> bytes:
         """A length-prefixed byte string, copied."""
-        return self.vector(length_bytes, least=least, most=most).rest()
+        length = self._length(length_bytes, least, most)
+        start = self._skip(length)
+        return bytes(self._view[start : start + length])
 
     def end(self) -> None:
         """Raises `TRAILING_BYTES` unless everything was consumed."""
