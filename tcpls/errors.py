@@ -80,7 +80,7 @@ class Reason(enum.Enum):
     SECOND_RETRY = "a second HelloRetryRequest"
     POINTLESS_RETRY = "a HelloRetryRequest that asks for no change"
     CHANGED_HELLO = "the second ClientHello changes what it may not change"
-    BAD_KEY_SHARE = "a key share is not a point of its group"
+    BAD_KEY_SHARE = "a key share is not one of its group"
     BAD_SIGNATURE = "a signature over the handshake is wrong"
     BAD_FINISHED = "a Finished message has the wrong value"
     BAD_KEY_UPDATE = "a KeyUpdate asks for something that does not exist"

@@ -58,11 +58,15 @@ class CommonConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientConfig(CommonConfig):
-    """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only."""
+    """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only.
+
+    The first `key_shares` groups get a key share at once; None: the first, and with a hybrid also its curve alone.
+    """
 
     ca_file: str | Path | None = None
     verify: bool = True
     server_name: str | None = None
+    key_shares: int | None = None
     connect_timeout: float = 10.0
 
 

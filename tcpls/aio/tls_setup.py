@@ -31,12 +31,16 @@ T = TypeVar("T")
 
 
 def _chosen(what: str, names: Iterable[str], known: dict[str, T], default: tuple[T, ...]) -> tuple[T, ...]:
-    """The values that `names` name, in their order; the default when there is none. Raises `ConfigurationError`."""
+    """The values that `names` name in any case, in their order; the default when there is none.
+
+    Raises `ConfigurationError`.
+    """
     chosen = []
+    by_name = {name.lower(): value for name, value in known.items()}
     for name in names:
-        if name not in known:
+        if name.lower() not in by_name:
             raise ConfigurationError(f"{name!r} is no {what} of TLS 1.3 known here: {', '.join(known)}")
-        chosen.append(known[name])
+        chosen.append(by_name[name.lower()])
     return tuple(dict.fromkeys(chosen)) or default
 
 
@@ -88,6 +92,7 @@ def client_connection(config: ClientConfig, host: str) -> ClientConnection:
             trust=trust,
             suites=_suites(config),
             groups=_groups(config),
+            shares=config.key_shares,
             alpn=_alpn(config),
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
         ),

@@ -59,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--ship-cc", metavar="FILE", help="a compiled congestion controller for its side (FILE.sig signs it)"
     )
+    ask.add_argument(
+        "--key-shares", type=int, metavar="N", help="guess that the server takes one of the first N of --groups"
+    )
     ask.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="give up when nothing moves (60)")
     ask.add_argument("--quiet", action="store_true", help="say nothing but errors")
     options.add_common(parser)
@@ -124,6 +127,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
             ca_file=arguments.ca_certs,
             verify=not arguments.insecure,
             server_name=arguments.servername,
+            key_shares=arguments.key_shares,
             programs=policy,
             helper=options.spawn_helper(policy),
             **options.common_settings(arguments),

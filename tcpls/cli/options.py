@@ -62,7 +62,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 def add_common(parser: argparse.ArgumentParser) -> None:
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--suites", metavar="LIST", help="cipher suites in order, by standard name, comma-separated")
-    tls.add_argument("--groups", metavar="LIST", help="key exchange groups in order: x25519,secp256r1,secp384r1")
+    tls.add_argument("--groups", metavar="LIST", help="key exchange groups in order, for example X25519MLKEM768,x25519")
     tls.add_argument("--alpn", metavar="LIST", help="application protocols in order, comma-separated")
     tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
     transport = parser.add_argument_group("transport")

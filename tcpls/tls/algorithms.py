@@ -10,12 +10,20 @@ class Group(enum.IntEnum):
 
     SECP256R1 = 0x0017
     SECP384R1 = 0x0018
+    SECP521R1 = 0x0019
     X25519 = 0x001D
+    X448 = 0x001E
+    # draft-ietf-tls-ecdhe-mlkem section 7.
+    SECP256R1MLKEM768 = 0x11EB
+    X25519MLKEM768 = 0x11EC
 
     @property
     def label(self) -> str:
-        """The name as RFC 8446 writes it, for example ``x25519``."""
-        return self.name.lower()
+        """The name as IANA's registry writes it, for example ``x25519`` or ``X25519MLKEM768``."""
+        return _HYBRID_LABELS.get(self.value) or self.name.lower()
+
+
+_HYBRID_LABELS = {0x11EB: "SecP256r1MLKEM768", 0x11EC: "X25519MLKEM768"}
 
 
 class SignatureScheme(enum.IntEnum):
@@ -34,7 +42,16 @@ class SignatureScheme(enum.IntEnum):
         return self.name.lower()
 
 
-DEFAULT_GROUPS = (Group.X25519, Group.SECP256R1, Group.SECP384R1)
+DEFAULT_GROUPS = (
+    Group.X25519MLKEM768,
+    Group.SECP256R1MLKEM768,
+    Group.X25519,
+    Group.SECP256R1,
+    Group.SECP384R1,
+    Group.X448,
+    Group.SECP521R1,
+)
+"""Where the engine has them."""
 
 DEFAULT_SCHEMES = (
     SignatureScheme.ECDSA_SECP256R1_SHA256,

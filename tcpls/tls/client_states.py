@@ -33,6 +33,7 @@ from tcpls.tls.extensions import (
     write_server_name,
 )
 from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
+from tcpls.tls.key_exchange import client_shares
 from tcpls.tls.key_schedule import HandshakeSecrets
 from tcpls.tls.messages import (
     RANDOM_SIZE,
@@ -89,7 +90,7 @@ def start(client: Client) -> State:
     client_random = random(RANDOM_SIZE)
     # RFC 8446 D.4: a session id that is not empty asks for the compatible form of the handshake.
     session_id = random(32) if config.middlebox_compatibility else b""
-    shares = {group: config.engine.private_share(group, random) for group in config.groups[: config.shares]}
+    shares = client_shares(config.engine, config.groups, config.shares, random)
     suites = tuple(suite.code for suite in config.suites)
     hello = ClientHello(client_random, session_id, suites, _write_extensions(config, shares.values(), None))
     client.flow.client_random = client_random

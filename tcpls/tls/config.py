@@ -10,6 +10,7 @@ from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
 from tcpls.tls.engine import CryptoEngine, Signer, Trust
 from tcpls.tls.extensions import PLACES
+from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.suites import CipherSuite
@@ -69,7 +70,8 @@ def _check_alpn(names: tuple[bytes, ...]) -> None:
 class ClientConfig:
     """`server_name`: a host name or IP address; the former goes into SNI. `trust`: None accepts any certificate.
 
-    The first `shares` groups of `groups` get a key share in the first ClientHello.
+    `groups`: the default is what the engine has. `shares`: how many of them get a key share in the first ClientHello;
+    None: the first, and with a hybrid also its curve alone.
     """
 
     server_name: str | None
@@ -79,7 +81,7 @@ class ClientConfig:
     schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
     alpn: tuple[bytes, ...] = ()
     extra_extensions: tuple[tuple[int, bytes], ...] = ()
-    shares: int = 1
+    shares: int | None = None
     middlebox_compatibility: bool = True
     """A session id and change_cipher_spec records that make the handshake look like a resumption (RFC 8446 D.4)."""
     engine: CryptoEngine = OPENSSL
@@ -89,8 +91,11 @@ class ClientConfig:
             raise ConfigurationError("a server name is needed to verify the server's certificate")
         if self.server_name is not None and not is_address(self.server_name):
             object.__setattr__(self, "server_name", _host_name(self.server_name))
-        if not (self.suites and self.groups and self.schemes):
-            raise ConfigurationError("at least one cipher suite, group and signature scheme is needed")
+        if not (self.suites and self.schemes):
+            raise ConfigurationError("at least one cipher suite and one signature scheme is needed")
+        object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
+        if self.shares is not None and self.shares < 0:
+            raise ConfigurationError("the number of key shares cannot be negative")
         _check_alpn(self.alpn)
         for kind, contents in self.extra_extensions:
             if kind in PLACES or not 0 <= kind <= 0xFFFF or len(contents) > 0xFFFF:
@@ -128,6 +133,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.identities:
             raise ConfigurationError("a server needs a certificate")
-        if not (self.suites and self.groups):
-            raise ConfigurationError("at least one cipher suite and one group is needed")
+        if not self.suites:
+            raise ConfigurationError("at least one cipher suite is needed")
+        object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
         _check_alpn(self.alpn)

@@ -27,7 +27,7 @@ class HashState(Protocol):
 
 
 class PrivateShare(Protocol):
-    """The private half of an ephemeral key share."""
+    """The private half of an ephemeral key share, of a client."""
 
     @property
     def group(self) -> Group: ...
@@ -37,7 +37,7 @@ class PrivateShare(Protocol):
         """`KeyShareEntry.key_exchange` (RFC 8446 4.2.8)."""
 
     def exchange(self, peer: bytes) -> bytes:
-        """The shared secret with the peer's `key_exchange`. Raises `HandshakeError(BAD_KEY_SHARE)`."""
+        """The shared secret with the server's `key_exchange`. Raises `HandshakeError(BAD_KEY_SHARE)`."""
 
 
 class Signer(Protocol):
@@ -77,8 +77,22 @@ class CryptoEngine(Protocol):
 
     def hmac(self, name: str, key: bytes, data: bytes) -> bytes: ...
 
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+
+    @property
+    def groups(self) -> frozenset[Group]:
+        """The key exchange groups that this library has."""
+
     def private_share(self, group: Group, random: Random) -> PrivateShare:
-        """A new ephemeral key, made from `random` alone."""
+        """A client's new ephemeral key, made from `random` alone."""
+
+    def answer_share(self, group: Group, peer: bytes, random: Random) -> tuple[bytes, bytes]:
+        """A server's `key_exchange` and the shared secret, for a client's. Raises `HandshakeError(BAD_KEY_SHARE)`.
+
+        What an encapsulation draws may come from the library's own generator.
+        """
 
     def public_key(self, certificate: bytes) -> PublicKey:
         """The key of a DER certificate. Raises `CertificateError` (BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE)."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import suppress
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 
 _CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
-    # Curve, order of its base point (SEC 2 version 2, 2.4.2 and 2.5.1), bytes of a coordinate.
+    # Curve, order of its base point (SEC 2 version 2, 2.4.2, 2.5.1 and 2.6.1), bytes of a coordinate.
     Group.SECP256R1: (
         ec.SECP256R1(),
         0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
@@ -31,7 +34,15 @@ _CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
         0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
         48,
     ),
+    Group.SECP521R1: (
+        ec.SECP521R1(),
+        (1 << 521) - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
+        66,
+    ),
 }
+
+_ALWAYS = frozenset((Group.SECP256R1, Group.SECP384R1, Group.SECP521R1, Group.X25519))
+"""The groups of every OpenSSL; of the others, the builds of some systems lack one or another."""
 
 _ECDSA = {
     SignatureScheme.ECDSA_SECP256R1_SHA256: ec.ECDSA(hashes.SHA256()),
@@ -85,6 +96,47 @@ class X25519Share:
             return self._key.exchange(x25519.X25519PublicKey.from_public_bytes(peer))
         except ValueError:
             raise HandshakeError(Reason.BAD_KEY_SHARE, "x25519") from None
+
+
+class X448Share:
+    """An ephemeral X448 key (RFC 7748)."""
+
+    __slots__ = ("_key", "public")
+
+    group = Group.X448
+
+    def __init__(self, private: bytes) -> None:
+        self._key = x448.X448PrivateKey.from_private_bytes(private)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def exchange(self, peer: bytes) -> bytes:
+        # RFC 8446 7.4.2: as for X25519.
+        try:
+            return self._key.exchange(x448.X448PublicKey.from_public_bytes(peer))
+        except ValueError:
+            raise HandshakeError(Reason.BAD_KEY_SHARE, "x448") from None
+
+
+class MLKEMKey:
+    """An ephemeral ML-KEM-768 key pair (FIPS 203)."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        return self._key.decapsulate(ciphertext)
+
+
+def _encapsulate(key: bytes) -> tuple[bytes, bytes]:
+    # FIPS 203 7.2: OpenSSL checks that the coefficients are reduced.
+    try:
+        secret, ciphertext = mlkem.MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+    except ValueError:
+        raise HandshakeError(Reason.BAD_KEY_SHARE, "ML-KEM-768") from None
+    return ciphertext, secret
 
 
 class CurveShare:
@@ -177,6 +229,19 @@ class OpenSSLPublicKey:
 class OpenSSLEngine:
     """`CryptoEngine` over `cryptography`."""
 
+    name = "openssl"
+
+    @cached_property
+    def groups(self) -> frozenset[Group]:
+        found = set(_ALWAYS)
+        with suppress(UnsupportedAlgorithm):
+            X448Share(bytes(56))
+            found.add(Group.X448)
+        with suppress(UnsupportedAlgorithm):
+            MLKEMKey(bytes(MLKEM768_SEED))
+            found.update(HYBRIDS)
+        return frozenset(found)
+
     def aead(self, keys: TrafficKeys) -> Aead:
         if keys.suite is CipherSuite.CHACHA20_POLY1305_SHA256:
             return ChaCha20Poly1305(keys.key)
@@ -191,7 +256,19 @@ class OpenSSLEngine:
     def private_share(self, group: Group, random: Random) -> PrivateShare:
         if group is Group.X25519:
             return X25519Share(random(32))
+        if group is Group.X448:
+            return X448Share(random(56))
+        if group in HYBRIDS:
+            classical = self.private_share(HYBRIDS[group].classical, random)
+            return HybridShare(group, classical, MLKEMKey(random(MLKEM768_SEED)))
         return CurveShare(group, random)
+
+    def answer_share(self, group: Group, peer: bytes, random: Random) -> tuple[bytes, bytes]:
+        if group in HYBRIDS:
+            classical = self.private_share(HYBRIDS[group].classical, random)
+            return answer_hybrid(group, peer, classical, _encapsulate)
+        share = self.private_share(group, random)
+        return share.public, share.exchange(peer)
 
     def public_key(self, certificate: bytes) -> PublicKey:
         try:

@@ -140,11 +140,10 @@ class _Reply:
 
     def _hello(self) -> HandshakeSecrets:
         server, flow = self.server, self.server.flow
-        share = flow.engine.private_share(self.group, server.random)
-        shared = share.exchange(self.offer.shares[self.group])
+        public, shared = flow.engine.answer_share(self.group, self.offer.shares[self.group], server.random)
         extensions: Extensions = {
             ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3),
-            ExtensionType.KEY_SHARE: write_server_share(self.group, share.public),
+            ExtensionType.KEY_SHARE: write_server_share(self.group, public),
         }
         hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
         flow.transcript.choose(self.suite)

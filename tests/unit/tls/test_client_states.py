@@ -150,7 +150,7 @@ def retry_request(hello: ClientHello, extensions: dict[int, bytes], suite: int =
     [
         ({}, Reason.POINTLESS_RETRY, ILLEGAL),
         ({51: write_u16(Group.X25519)}, Reason.ILLEGAL_CHOICE, ILLEGAL),
-        ({51: write_u16(0x0019)}, Reason.ILLEGAL_CHOICE, ILLEGAL),
+        ({51: write_u16(0x0100)}, Reason.ILLEGAL_CHOICE, ILLEGAL),
         ({51: write_u16(Group.SECP256R1) + b"\0"}, Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
         ({44: b"\0\0"}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         ({44: write_cookie(b"c"), 16: write_alpn([b"a"])}, Reason.MISPLACED_EXTENSION, ILLEGAL),

@@ -94,7 +94,7 @@ def test_retry(chunk: int | None, compatible: bool) -> None:
 
 
 def test_several_shares_need_no_retry() -> None:
-    client, _ = shake(make_client(shares=3), make_server(groups=(Group.SECP384R1,)))
+    client, _ = shake(make_client(shares=5), make_server(groups=(Group.SECP384R1,)))
     assert not client.retried
 
 

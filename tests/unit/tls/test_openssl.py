@@ -1,4 +1,4 @@
-"""The engine: key exchange with good and bad shares, signatures, and keys from the given random bytes alone."""
+"""The engine: signatures, certificates' keys, and the key schedule's labels."""
 
 from __future__ import annotations
 
@@ -7,55 +7,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tcpls.errors import Alert, CertificateError, HandshakeError, Reason
-from tcpls.tls.algorithms import Group
 from tcpls.tls.key_schedule import TrafficSecret, expand_label
 from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.suites import CipherSuite
-from tests.unit.tls.pair import KINDS, identity, leaf, refused, seeded
-
-OFF_CURVE = b"\x04" + b"\x01" * 64
-# The points of small order of curve25519, as RFC 7748 section 6.1 has them refused.
-SMALL_ORDER = (
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-)
-
-
-@pytest.mark.parametrize("group", Group)
-def test_key_exchange(group: Group) -> None:
-    one, other = OPENSSL.private_share(group, seeded(1)), OPENSSL.private_share(group, seeded(2))
-    assert one.exchange(other.public) == other.exchange(one.public)
-    assert OPENSSL.private_share(group, seeded(1)).public == one.public
-    assert one.public != other.public
-
-
-@pytest.mark.parametrize(
-    ("group", "public"),
-    [
-        *((Group.X25519, bytes.fromhex(point)) for point in SMALL_ORDER),
-        (Group.X25519, bytes(31)),
-        (Group.X25519, b"\x09" * 33),
-        (Group.X25519, b""),
-        (Group.SECP256R1, OFF_CURVE),
-        (Group.SECP256R1, b"\x04" + bytes(64)),
-        (Group.SECP256R1, b"\x00"),
-        (Group.SECP256R1, b""),
-        (Group.SECP256R1, OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[:-1]),
-        (Group.SECP256R1, b"\x02" + OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[1:33]),
-        (Group.SECP256R1, b"\x06" + OPENSSL.private_share(Group.SECP256R1, seeded(3)).public[1:]),
-        (Group.SECP384R1, b"\x04" + b"\x01" * 96),
-        (Group.SECP384R1, OPENSSL.private_share(Group.SECP256R1, seeded(3)).public),
-    ],
-)
-def test_bad_shares(group: Group, public: bytes) -> None:
-    with pytest.raises(HandshakeError) as caught:
-        OPENSSL.private_share(group, seeded(1)).exchange(public)
-    refused(caught.value, Reason.BAD_KEY_SHARE, Alert.ILLEGAL_PARAMETER)
+from tests.unit.tls.pair import KINDS, identity, leaf, refused
 
 
 @pytest.mark.parametrize("kind", KINDS)

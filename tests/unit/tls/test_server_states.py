@@ -81,7 +81,7 @@ def accepts(server: ServerHandshake, hello: ClientHello) -> ServerHello:
         ({13: b"\0\2\4\3\0"}, Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
         ({50: b"\0\0"}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         ({51: write_client_shares([SHARE, SHARE])}, Reason.DUPLICATE, ILLEGAL),
-        ({51: write_client_shares([(0x0019, b"x"), SHARE])}, Reason.ILLEGAL_CHOICE, ILLEGAL),
+        ({51: write_client_shares([(0x0100, b"x"), SHARE])}, Reason.ILLEGAL_CHOICE, ILLEGAL),
         ({51: write_client_shares([(Group.X25519, bytes(32))])}, Reason.BAD_KEY_SHARE, ILLEGAL),
         ({51: write_client_shares([P256_SHARE])}, Reason.BAD_KEY_SHARE, ILLEGAL),
         ({51: write_client_shares([(Group.X25519, b"")])}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
@@ -127,7 +127,7 @@ def test_hello_without_an_extension_block() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason", "alert"),
     [
-        ({10: write_code_points((0x0019,)), 51: b"\0\0"}, Reason.NO_COMMON_GROUP, Alert.HANDSHAKE_FAILURE),
+        ({10: write_code_points((0x0100,)), 51: b"\0\0"}, Reason.NO_COMMON_GROUP, Alert.HANDSHAKE_FAILURE),
         ({13: write_code_points((0x0804, 0x0401))}, Reason.NO_COMMON_SIGNATURE, Alert.HANDSHAKE_FAILURE),
         ({16: write_alpn((b"x",))}, Reason.NO_COMMON_ALPN, Alert.NO_APPLICATION_PROTOCOL),
     ],
