@@ -1,0 +1,3 @@
+module tcpls.test/peer
+
+go 1.24
