@@ -1,0 +1,298 @@
+"""What a fuzzer may throw bytes at. Every target takes any bytes and raises nothing: a peer's error is its answer.
+
+`python -m tests.fuzz.coverage NAME` runs one of them under a coverage-guided fuzzer; `test_targets.py` runs all of them
+over their seeds and mutations of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+
+from tcpls.errors import AlertReceived, CertificateError, HandshakeError, PeerError, ProtocolViolation
+from tcpls.protocol import frames
+from tcpls.protocol.base import Role, SessionConfig
+from tcpls.protocol.events import OptionStatus, Stage
+from tcpls.protocol.frames import STREAM_TRAILER, encode
+from tcpls.protocol.parameters import Parameters, ProgramSupport
+from tcpls.protocol.plain import PlainSession
+from tcpls.protocol.session import Session
+from tcpls.tls.algorithms import Group
+from tcpls.tls.config import ClientConfig, Identity, ServerConfig
+from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
+from tcpls.tls.engine import InvalidTag
+from tcpls.tls.flow import MessageToSend
+from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
+from tcpls.tls.key_schedule import TrafficSecret
+from tcpls.tls.messages import HEADER_SIZE, KeyUpdate, NewSessionTicket
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.record import RecordOpener, RecordSealer
+from tcpls.tls.suites import CipherSuite
+from tests.fuzz.null_engine import NullEngine, NullKey
+from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, trust
+
+ENGINE = NullEngine()
+SUITE = CipherSuite.AES_128_GCM_SHA256
+SECRET = TrafficSecret(ENGINE, SUITE, bytes(32))
+EXTRA = ((0xFA01, b"x"),)
+PARAMETERS = Parameters(
+    session_window=1 << 20,
+    stream_window=1 << 18,
+    stream_limit=16,
+    options=(1, 2, 6),
+    programs=ProgramSupport(1, 200_000, "bpfel+struct_ops"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    run: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+
+
+# The first byte of an input says what is configured.
+
+RETRY, ALPN, NARROW = 1, 2, 4
+
+
+def _client_config(options: int) -> ClientConfig:
+    return ClientConfig(
+        server_name=NAME,
+        trust=None,
+        alpn=(b"h2", b"http/1.1") if options & ALPN else (),
+        groups=(Group.X25519, Group.SECP256R1),
+        extra_extensions=EXTRA,
+        engine=ENGINE,
+    )
+
+
+def _server_config(options: int) -> ServerConfig:
+    return ServerConfig(
+        identities=(Identity((b"certificate", b"issuer"), NullKey(), (NAME,)),),
+        alpn=(b"h2",) if options & ALPN else (),
+        groups=(Group.SECP256R1,) if options & RETRY else (Group.X25519, Group.SECP256R1),
+        suites=(SUITE,) if options & NARROW else tuple(CipherSuite),
+        engine=ENGINE,
+    )
+
+
+def client_of(options: int) -> ClientHandshake:
+    return ClientHandshake(_client_config(options), random=seeded(1), time=TIME)
+
+
+def server_of(options: int) -> ServerHandshake:
+    return ServerHandshake(_server_config(options), random=seeded(2))
+
+
+def messages(data: bytes) -> list[bytes]:
+    """The bytes cut where the headers say that messages end: a message must not span a change of keys."""
+    cut = []
+    while data:
+        end = HEADER_SIZE + int.from_bytes(data[1:HEADER_SIZE], "big")
+        cut.append(data[:end])
+        data = data[end:]
+    return cut
+
+
+def _receive(handshake: Handshake, data: bytes) -> None:
+    try:
+        for message in messages(data):
+            handshake.receive(handshake.read_epoch, message)
+            handshake.events()
+    except HandshakeError:
+        handshake.events()
+
+
+@cache
+def flights(options: int) -> tuple[bytes, bytes]:
+    """All that the client and the server say to each other."""
+    client, server = client_of(options), server_of(options)
+    said: tuple[list[bytes], list[bytes]] = ([], [])
+    for _ in range(3):
+        for number, (sender, receiver) in enumerate(((client, server), (server, client))):
+            for event in sender.events():
+                if isinstance(event, MessageToSend):
+                    said[number].append(event.data)
+                    receiver.receive(receiver.read_epoch, event.data)
+    return b"".join(said[0]), b"".join(said[1])
+
+
+def client_handshake(data: bytes) -> None:
+    if data:
+        _receive(client_of(data[0]), data[1:])
+
+
+def server_handshake(data: bytes) -> None:
+    if data:
+        _receive(server_of(data[0]), data[1:])
+
+
+def _handshake_seeds(number: int) -> list[bytes]:
+    return [bytes((options,)) + flights(options)[number] for options in range(8)]
+
+
+# Whole connections: records, alerts, change_cipher_spec. The second byte is the size of the pieces that arrive.
+
+
+def _connect(connection: TLSConnection, data: bytes, chunk: int) -> None:
+    connection.data_to_send()
+    try:
+        for start in range(0, len(data), chunk):
+            connection.receive_data(data[start : start + chunk])
+    except (HandshakeError, AlertReceived):
+        connection.data_to_send()
+        return
+    if connection.handshake_complete:
+        connection.established()
+    else:
+        with suppress(HandshakeError):
+            connection.receive_eof()
+
+
+def client_connection(data: bytes) -> None:
+    if len(data) > 2:
+        config = _client_config(data[0])
+        _connect(ClientConnection(config, random=seeded(1), time=TIME), data[2:], data[1] * 8 + 1)
+
+
+def server_connection(data: bytes) -> None:
+    if len(data) > 2:
+        _connect(ServerConnection(_server_config(data[0]), random=seeded(2)), data[2:], data[1] * 8 + 1)
+
+
+def _connection_seeds(number: int) -> list[bytes]:
+    seeds = []
+    for options in range(8):
+        client = ClientConnection(_client_config(options), random=seeded(1), time=TIME)
+        server = ServerConnection(_server_config(options), random=seeded(2))
+        said = [b"", b""]
+        for _ in range(3):
+            for index, (sender, receiver) in enumerate(((client, server), (server, client))):
+                data = sender.data_to_send()
+                said[index] += data
+                receiver.receive_data(data)
+        seeds.append(bytes((options, 255)) + said[number])
+    return seeds
+
+
+# Records behind the handshake, down to the core.
+
+
+FRAMES: tuple[frames.Frame, ...] = (
+    frames.Padding(3),
+    frames.Ping(),
+    frames.Stream(0, 0, b"client's", fin=True),
+    frames.Stream(1, 0, b"server's", fin=False),
+    frames.Ack(0, 0),
+    frames.NewToken(1, bytes(32)),
+    frames.ConnectionReset(0),
+    frames.NewAddress(1, bytes(4), 4433),
+    frames.RemoveAddress(1),
+    frames.StreamChange(0, 5),
+    frames.MaxData(1 << 20),
+    frames.MaxStreamData(0, 1 << 20),
+    frames.MaxStreams(20),
+    frames.ResetStream(0, 8, 1),
+    frames.StopSending(0, 1),
+    frames.SessionClose(3, "reason"),
+    frames.PathStatus(0, 1, frames.PathState.STANDBY, 1),
+    frames.ParametersFrame(PARAMETERS.write()),
+    frames.TcpOption(1, 0, 1, b"\0\0\0\1"),
+    frames.TcpOptionResult(1, OptionStatus.APPLIED, 0, b"\0\0\0\1"),
+    frames.ProgramOfferFrame(0, 100, bytes(32), "vegas", "bpfel+struct_ops", b"", b"", ()),
+    frames.ProgramRequest(0, frames.Want.SEND, 0, ""),
+    frames.ProgramData(0, 0, b"data"),
+    frames.ProgramResult(0, Stage.ATTACHED, True, "tcpls_vegas", "", ""),
+    frames.ProgramDetach(0),
+)
+
+
+def _session(role: Role) -> Session:
+    peer = PARAMETERS if role is Role.CLIENT else Parameters()
+    return Session(role, SessionConfig(), PARAMETERS, peer, SECRET, SECRET)
+
+
+def _sealed(*records: tuple[int, bytes]) -> bytes:
+    sealer = RecordSealer(ENGINE.aead, SECRET.keys())
+    for content_type, content in records:
+        sealer.put(content_type, content)
+    return bytes(sealer.pending)
+
+
+def _records(core: Session | PlainSession, data: bytes) -> None:
+    opener = RecordOpener(ENGINE.aead, SECRET.keys(), InvalidTag)
+    opener.feed(data)
+    try:
+        core.receive_records(0, opener, 1.0)
+    except PeerError as error:
+        core.fail(0, error, 1.0)
+    core.events()
+    core.actions()
+    sealer = RecordSealer(ENGINE.aead, SECRET.keys())
+    core.transmit(0, sealer, 1.0)
+    core.next_timer()
+    core.timer_expired(1000.0)
+    core.connection_ended(0, "reset", 1000.0)
+
+
+def session_records(data: bytes) -> None:
+    """The first byte's lowest bit is the role; what follows are records on the wire, nothing protected."""
+    if data:
+        _records(_session((Role.CLIENT, Role.SERVER)[data[0] & 1]), data[1:])
+
+
+def plain_records(data: bytes) -> None:
+    if data:
+        _records(PlainSession((Role.CLIENT, Role.SERVER)[data[0] & 1], SECRET, SECRET), data[1:])
+
+
+def _session_seeds() -> list[bytes]:
+    full = [(23, bytes(16369) + STREAM_TRAILER.pack(16369, at * 16369, 0, 2)) for at in range(4)]
+    seeds = [_sealed((23, encode(frame))) for frame in FRAMES]
+    seeds.append(_sealed(*full))
+    seeds.append(_sealed((22, KeyUpdate(True).write()), (21, b"\x01\x00")))
+    return [bytes((role,)) + seed for role in (0, 1) for seed in seeds]
+
+
+def _plain_seeds() -> list[bytes]:
+    ticket = NewSessionTicket(7200, 1, b"\0", b"ticket", {42: bytes(4)}).write()
+    seed = _sealed((22, ticket), (23, b"data"), (23, bytes(1 << 14)), (22, KeyUpdate(True).write()), (21, b"\x01\x00"))
+    return [b"\0" + seed, b"\1" + seed]
+
+
+# Messages after the handshake, and certificates.
+
+
+def post_handshake(data: bytes) -> None:
+    if not data:
+        return
+    post = PostHandshake(is_client=bool(data[0] & 1))
+    with suppress(ProtocolViolation):
+        for start in range(1, len(data), 1 + data[0] // 2):
+            post.receive(data[start : start + 1 + data[0] // 2])
+
+
+def certificates(data: bytes) -> None:
+    for act in (lambda: OPENSSL.public_key(data), lambda: trust().validate([data, authority().der], NAME, TIME)):
+        with suppress(CertificateError):
+            act()
+
+
+def _post_seeds() -> list[bytes]:
+    ticket = NewSessionTicket(7200, 1, b"\0", b"ticket", {42: bytes(4)}).write()
+    return [b"\xff" + ticket + KeyUpdate(False).write(), b"\x01" + ticket, b"\xfe" + KeyUpdate(True).write()]
+
+
+TARGETS: dict[str, Target] = {
+    "client_handshake": Target(client_handshake, lambda: _handshake_seeds(1)),
+    "server_handshake": Target(server_handshake, lambda: _handshake_seeds(0)),
+    "client_connection": Target(client_connection, lambda: _connection_seeds(1)),
+    "server_connection": Target(server_connection, lambda: _connection_seeds(0)),
+    "session_records": Target(session_records, _session_seeds),
+    "plain_records": Target(plain_records, _plain_seeds),
+    "post_handshake": Target(post_handshake, _post_seeds),
+    "certificates": Target(certificates, lambda: [leaf(kind).der for kind in KINDS]),
+}
