@@ -14,7 +14,6 @@ from tcpls.protocol.frames import STREAM_TRAILER
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.session import Session
 from tcpls.protocol.streams import MAX_STREAM_DATA
-from tcpls.tls.engine import InvalidTag
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.openssl import OpenSSLEngine
 from tcpls.tls.record import RECORD_ROOM, RecordOpener, RecordSealer
@@ -98,7 +97,7 @@ def both(failover: bool = False) -> tuple[float, float]:
     """Transmit and seal; open, receive and read."""
     client, server = session(Role.CLIENT, failover), session(Role.SERVER, failover)
     sealer = RecordSealer(ENGINE.aead, secret(1).keys(), capacity=31 * RECORD_ROOM)
-    opener = RecordOpener(ENGINE.aead, secret(1).keys(), InvalidTag)
+    opener = RecordOpener(ENGINE.aead, secret(1).keys(), ENGINE.invalid_tag)
     stream_id = client.open_stream() or 0
     sending = receiving = 0.0
     taken = queued = 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from tcpls.tls.engine import CryptoEngine
-from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.engines import library
 
 VARIABLE = "TCPLS_TEST_ENGINE"
-"""How the option reaches test modules, and processes that they start."""
+"""How the option reaches the modules of tests, which use the engine when they are imported."""
 
 NAME = os.environ.get(VARIABLE, "openssl")
 
-ENGINE: CryptoEngine = OPENSSL
+LIBRARY = library(NAME)
+ENGINE = LIBRARY.engine

@@ -35,12 +35,14 @@ class CommonConfig:
     `programs` says which congestion controllers a peer may have attached to this end's sockets (none, by default);
     `helper` is the privileged process that loads them. `congestion` is the algorithm that this end's own sockets use.
     The windows bound, in bytes, what a peer can make this end buffer; `stream_limit` the streams it may have open;
-    after `idle_timeout` without a record a session ends (0: never).
+    after `idle_timeout` without a record a session ends (0: never). `engine` is the cryptographic library, one of
+    `tcpls.tls.engines.ENGINE_NAMES`.
     """
 
     suites: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ()
+    engine: str = "openssl"
     tcpls: Negotiate = Negotiate.OFFER
     ktls: KTLS = KTLS.OFF
     congestion: str = ""

@@ -20,8 +20,6 @@ from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session as SessionCore
 from tcpls.tls.connection import Established, TLSConnection
-from tcpls.tls.engine import InvalidTag
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.record import RecordOpener
 
 logger = logging.getLogger("tcpls")
@@ -139,13 +137,14 @@ def _core(role: Role, config: CommonConfig, established: Established, outcome: O
 def _transport(
     sock: socket.socket, core: Core, config: CommonConfig, established: Established, session: Session
 ) -> RecordTransport:
-    source = RecordOpener(OPENSSL.aead, established.read_secret.keys(established.read_sequence), InvalidTag)
+    engine = established.read_secret.engine
+    source = RecordOpener(engine.aead, established.read_secret.keys(established.read_sequence), engine.invalid_tag)
     source.feed(established.unread)
     keys = established.write_secret.keys(established.write_sequence)
     sink: SocketSink
     ktls_tx = "off, not asked for"
     if config.ktls is KTLS.OFF:
-        sink = UserSpaceSink(OPENSSL.aead, keys).attach(sock)
+        sink = UserSpaceSink(engine.aead, keys).attach(sock)
     else:
         try:
             sink = ktls.KernelSink(sock, keys)
@@ -153,7 +152,7 @@ def _transport(
         except KernelUnavailable as error:
             if config.ktls is KTLS.REQUIRE:
                 raise
-            sink = UserSpaceSink(OPENSSL.aead, keys).attach(sock)
+            sink = UserSpaceSink(engine.aead, keys).attach(sock)
             # The reason in short; `tcpls doctor` has it whole, with the cure.
             ktls_tx = f"off, {error.hint.partition(':')[0]}"
     return RecordTransport(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
@@ -20,12 +19,11 @@ from tcpls.protocol.parameters import (
     ProgramSupport,
 )
 from tcpls.tls import config as tls_config
+from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
-from tcpls.tls.credentials import load_identity
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.trust import load_trust, system_trust
 
 T = TypeVar("T")
 
@@ -83,9 +81,9 @@ def local_parameters(config: CommonConfig) -> Parameters:
 
 def client_connection(config: ClientConfig, host: str) -> ClientConnection:
     """A fresh handshake with the server `host`. Raises `ConfigurationError`."""
-    trust = None
+    library, trust = engines.library(config.engine), None
     if config.verify:
-        trust = load_trust(Path(config.ca_file)) if config.ca_file is not None else system_trust()
+        trust = library.load_trust(config.ca_file) if config.ca_file is not None else library.system_trust()
     return ClientConnection(
         tls_config.ClientConfig(
             server_name=config.server_name or host,
@@ -95,6 +93,7 @@ def client_connection(config: ClientConfig, host: str) -> ClientConnection:
             shares=config.key_shares,
             alpn=_alpn(config),
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
+            engine=library.engine,
         ),
         random=secrets.token_bytes,
         time=datetime.now(UTC),
@@ -109,12 +108,14 @@ class ServerSetup:
         self.local = local_parameters(config)
         self._negotiates = config.tcpls is not Negotiate.OFF
         self._key_log = config.key_log
+        library = engines.library(config.engine)
         self._config = tls_config.ServerConfig(
-            identities=(load_identity(config.certificate, config.private_key),),
+            identities=(library.load_identity(config.certificate, config.private_key),),
             answer=self._answer if self._negotiates else tls_config.no_answer,
             suites=_suites(config),
             groups=_groups(config),
             alpn=_alpn(config),
+            engine=library.engine,
         )
 
     def connection(self) -> ServerConnection:

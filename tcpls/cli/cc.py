@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tcpls.cli.exits import Exit
 from tcpls.errors import ConfigurationError, ProgramRefused
 from tcpls.kernel import build as builder
@@ -135,6 +133,8 @@ def _as_json(program: ProgramFile, facts: ObjectFacts) -> dict[str, Any]:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     key = Ed25519PrivateKey.generate()
     private = arguments.name.with_name(arguments.name.name + ".key")
     public = arguments.name.with_name(arguments.name.name + ".pub")

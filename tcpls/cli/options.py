@@ -25,6 +25,7 @@ from tcpls import (
 )
 from tcpls.cli.exits import UsageError
 from tcpls.observe import NULL_KEY_LOG, KeyLog
+from tcpls.tls.engines import ENGINE_NAMES
 
 DEFAULT_PORT = 4433
 
@@ -64,6 +65,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--suites", metavar="LIST", help="cipher suites in order, by standard name, comma-separated")
     tls.add_argument("--groups", metavar="LIST", help="key exchange groups in order, for example X25519MLKEM768,x25519")
     tls.add_argument("--alpn", metavar="LIST", help="application protocols in order, comma-separated")
+    tls.add_argument(
+        "--engine",
+        default="openssl",
+        choices=ENGINE_NAMES,
+        help="the cryptographic library",
+    )
     tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
     transport = parser.add_argument_group("transport")
     transport.add_argument(
@@ -156,6 +163,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "suites": split(arguments.suites),
         "groups": split(arguments.groups),
         "alpn": split(arguments.alpn),
+        "engine": arguments.engine,
         "tcpls": negotiate,
         "ktls": KTLS(arguments.ktls),
         "congestion": arguments.congestion,

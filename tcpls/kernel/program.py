@@ -14,20 +14,14 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from typing import TYPE_CHECKING, Any
 
 from tcpls.errors import ConfigurationError, ProgramRefused
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+# `cryptography` is imported where a key is used: a process of the engine minicrypto has no OpenSSL until then.
 
 # What this end can load: BPF bytecode of this byte order that implements this kernel interface.
 ABI = "bpfel/tcp_congestion_ops"
@@ -144,6 +138,10 @@ def _read(path: Path) -> bytes:
 
 def read_private_key(path: str | Path) -> Ed25519PrivateKey:
     """Reads an unencrypted PEM file with an Ed25519 private key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(_read(Path(path)), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -155,6 +153,10 @@ def read_private_key(path: str | Path) -> Ed25519PrivateKey:
 
 def read_public_key(path: str | Path) -> Ed25519PublicKey:
     """Reads a PEM file with an Ed25519 public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     try:
         key = load_pem_public_key(_read(Path(path)))
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -165,10 +167,14 @@ def read_public_key(path: str | Path) -> Ed25519PublicKey:
 
 
 def private_pem(key: Ed25519PrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def public_pem(key: Ed25519PublicKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -252,6 +258,9 @@ class ProgramPolicy:
             self._judge_signature(signed_message(name, digest, size, abi), signature, key_id)
 
     def _judge_signature(self, message: bytes, signature: bytes, wanted: bytes) -> None:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         if not signature:
             raise ProgramRefused("not signed", stage="signature")
         for raw in self.keys:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
-from tcpls.tls.engine import CryptoEngine, Signer, Trust
+from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
 from tcpls.tls.extensions import PLACES
 from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.suites import CipherSuite
 
 DEFAULT_SUITES = (
@@ -84,7 +83,7 @@ class ClientConfig:
     shares: int | None = None
     middlebox_compatibility: bool = True
     """A session id and change_cipher_spec records that make the handshake look like a resumption (RFC 8446 D.4)."""
-    engine: CryptoEngine = OPENSSL
+    engine: CryptoEngine = field(default_factory=default_engine)
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -128,7 +127,7 @@ class ServerConfig:
     groups: tuple[Group, ...] = DEFAULT_GROUPS
     alpn: tuple[bytes, ...] = ()
     """In the order of preference. When it is empty, what the client offers is ignored."""
-    engine: CryptoEngine = OPENSSL
+    engine: CryptoEngine = field(default_factory=default_engine)
 
     def __post_init__(self) -> None:
         if not self.identities:

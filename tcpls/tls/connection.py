@@ -8,7 +8,7 @@ from datetime import datetime
 from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.config import ClientConfig, ServerConfig
-from tcpls.tls.engine import CryptoEngine, InvalidTag
+from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import Exporter, TrafficSecret
@@ -250,7 +250,7 @@ class TLSConnection:
             elif isinstance(event, ReadSecret):
                 # The application's records are for the layer above to open.
                 if event.epoch is Epoch.HANDSHAKE:
-                    self._opener = RecordOpener(self._engine.aead, event.secret.keys(), InvalidTag)
+                    self._opener = RecordOpener(self._engine.aead, event.secret.keys(), self._engine.invalid_tag)
             else:
                 self._outcome = event
         self._flush(flight)

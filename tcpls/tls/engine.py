@@ -1,6 +1,7 @@
 """What the TLS engine has computed for it: AEAD, hash, HMAC, key exchange, signatures and path validation.
 
-Everything here is a protocol. `openssl.py` and `trust.py` implement them over `cryptography`.
+Everything here is a protocol. `engines.py` has the libraries that implement them; none is imported here, so that a
+process has only the one that it uses.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
-
-from cryptography.exceptions import InvalidTag as InvalidTag
 
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.suites import Aead, Random, TrafficKeys
@@ -70,8 +69,12 @@ class Trust(Protocol):
 class CryptoEngine(Protocol):
     """The algorithms of one cryptographic library. Hash names are ``sha256`` and ``sha384``."""
 
+    @property
+    def invalid_tag(self) -> type[Exception]:
+        """The exception by which this engine's AEADs say that something is not genuine."""
+
     def aead(self, keys: TrafficKeys) -> Aead:
-        """The AEAD of `keys.suite` under `keys.key`. It raises `InvalidTag` for what is not genuine."""
+        """The AEAD of `keys.suite` under `keys.key`. It raises `invalid_tag` for what is not genuine."""
 
     def hash(self, name: str) -> HashState: ...
 
@@ -96,3 +99,10 @@ class CryptoEngine(Protocol):
 
     def public_key(self, certificate: bytes) -> PublicKey:
         """The key of a DER certificate. Raises `CertificateError` (BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE)."""
+
+
+def default_engine() -> CryptoEngine:
+    """The engine of a configuration that names none: OpenSSL's, imported when it is first needed."""
+    from tcpls.tls.openssl import OPENSSL
+
+    return OPENSSL

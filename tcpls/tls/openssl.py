@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -230,6 +230,7 @@ class OpenSSLEngine:
     """`CryptoEngine` over `cryptography`."""
 
     name = "openssl"
+    invalid_tag: type[Exception] = InvalidTag
 
     @cached_property
     def groups(self) -> frozenset[Group]:

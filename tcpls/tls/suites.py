@@ -71,4 +71,4 @@ class Aead(Protocol):
         """Writes ciphertext and tag, `len(data) + 16` bytes, which is exactly the size of `buf`."""
 
     def decrypt_into(self, nonce: Buffer, data: Buffer, associated_data: Buffer | None, buf: Buffer) -> int:
-        """Writes the plaintext, `len(data) - 16` bytes. Raises `tcpls.tls.engine.InvalidTag` if it is not genuine."""
+        """Writes the plaintext, `len(data) - 16` bytes. Raises the engine's `invalid_tag` if it is not genuine."""

@@ -57,6 +57,7 @@ class NullKey:
 class NullEngine:
     name = "null"
     groups = frozenset(Group)
+    invalid_tag: type[Exception] = ValueError
 
     def aead(self, keys: TrafficKeys) -> Aead:
         return NullAead()

@@ -22,7 +22,6 @@ from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
-from tcpls.tls.engine import InvalidTag
 from tcpls.tls.flow import MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
@@ -223,7 +222,7 @@ def _sealed(*records: tuple[int, bytes]) -> bytes:
 
 
 def _records(core: Session | PlainSession, data: bytes) -> None:
-    opener = RecordOpener(ENGINE.aead, SECRET.keys(), InvalidTag)
+    opener = RecordOpener(ENGINE.aead, SECRET.keys(), ENGINE.invalid_tag)
     opener.feed(data)
     try:
         core.receive_records(0, opener, 1.0)

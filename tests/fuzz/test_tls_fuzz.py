@@ -17,9 +17,9 @@ from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.messages import ClientHello
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.wire import Reader
+from tests.engine import ENGINE
 from tests.unit.tls.pair import (
     KINDS,
     NAME,
@@ -173,7 +173,7 @@ def test_mutated_certificates(kind: str, changes: list[tuple[str, int, bytes]], 
     """Their fields are parsed late, so a whole chain is judged, with the change at its end or behind it."""
     der = mutate(leaf(kind).der, changes)
     chain = [leaf().der, der] if is_issuer else [der]
-    for act in (lambda: OPENSSL.public_key(der), lambda: trust().validate(chain, NAME, TIME)):
+    for act in (lambda: ENGINE.public_key(der), lambda: trust().validate(chain, NAME, TIME)):
         try:
             act()
         except PeerError as error:

@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from tcpls.tls.config import Identity
-from tcpls.tls.credentials import load_identity
-from tcpls.tls.trust import TrustStore, load_trust
+from tcpls.tls.engine import Trust
+from tests.engine import LIBRARY
 from tests.unit.tls.pair import KINDS, TIME, Pair, issue
 
 
@@ -24,7 +24,7 @@ class Files:
 
     @property
     def identity(self) -> Identity:
-        return load_identity(self.certificate, self.key)
+        return LIBRARY.load_identity(self.certificate, self.key)
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Pki:
     certificates: dict[str, Files]
 
     @property
-    def trust(self) -> TrustStore:
-        return load_trust(self.authority)
+    def trust(self) -> Trust:
+        return LIBRARY.load_trust(self.authority)
 
 
 def _write(directory: Path, name: str, pair: Pair) -> Files:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,11 +18,10 @@ import pytest
 from tcpls.errors import AlertReceived, TCPLSError
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
-from tcpls.tls.engine import InvalidTag
 from tcpls.tls.messages import KeyUpdate
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
+from tests.engine import ENGINE
 
 TIMEOUT = 20.0
 
@@ -42,9 +42,9 @@ class Channel:
         self.key_updates = 0
         self._socket = sock
         self._read_secret, self._write_secret = established.read_secret, established.write_secret
-        self._opener = RecordOpener(OPENSSL.aead, self._read_secret.keys(established.read_sequence), InvalidTag)
+        self._opener = RecordOpener(ENGINE.aead, self._read_secret.keys(established.read_sequence), ENGINE.invalid_tag)
         self._opener.feed(established.unread)
-        self._sealer = RecordSealer(OPENSSL.aead, self._write_secret.keys(established.write_sequence))
+        self._sealer = RecordSealer(ENGINE.aead, self._write_secret.keys(established.write_sequence))
         self._post = PostHandshake(is_client=is_client)
 
     def _put(self, content_type: ContentType, content: bytes) -> None:
@@ -135,7 +135,7 @@ def _handshake(sock: socket.socket, connection: TLSConnection) -> Established:
 def connect(port: int, config: ClientConfig) -> Iterator[Channel]:
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
         sock.settimeout(TIMEOUT)
-        connection = ClientConnection(config, random=os.urandom, time=datetime.now(UTC))
+        connection = ClientConnection(replace(config, engine=ENGINE), random=os.urandom, time=datetime.now(UTC))
         yield Channel(sock, _handshake(sock, connection), is_client=True)
 
 
@@ -152,7 +152,7 @@ class Listener:
         sock, _ = self._listener.accept()
         with sock:
             sock.settimeout(TIMEOUT)
-            connection = ServerConnection(config, random=os.urandom)
+            connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom)
             yield Channel(sock, _handshake(sock, connection), is_client=False)
 
     def close(self) -> None:

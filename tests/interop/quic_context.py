@@ -25,7 +25,7 @@ from tcpls.tls.messages import ClientHello
 from tcpls.tls.openssl import OpenSSLSigner
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.trust import TrustStore
+from tests.engine import ENGINE, LIBRARY
 
 _EPOCHS = {
     Epoch.INITIAL: tls.Epoch.INITIAL,
@@ -131,8 +131,9 @@ class Context:
 
     def _client(self) -> ClientHandshake:
         config = ClientConfig(
+            engine=ENGINE,
             server_name=self._settings["server_name"],
-            trust=TrustStore.from_pem(self._settings["cadata"], "cadata"),
+            trust=LIBRARY.trust_from_pem(self._settings["cadata"], "cadata"),
             suites=self._suites,
             alpn=self._alpn,
             extra_extensions=tuple(self.handshake_extensions),
@@ -144,6 +145,7 @@ class Context:
     def _server(self) -> ServerHandshake:
         chain = tuple(each.public_bytes(Encoding.DER) for each in (self.certificate, *self.certificate_chain))
         config = ServerConfig(
+            engine=ENGINE,
             identities=(Identity(chain, OpenSSLSigner(self.certificate_private_key)),),
             suites=self._suites,
             alpn=self._alpn,

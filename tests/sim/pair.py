@@ -14,13 +14,11 @@ from tcpls.protocol.events import Event
 from tcpls.protocol.parameters import ABSENT, Parameters
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session
-from tcpls.tls.engine import InvalidTag
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.openssl import OpenSSLEngine
 from tcpls.tls.record import RECORD_ROOM, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
+from tests.engine import ENGINE
 
-ENGINE = OpenSSLEngine()
 LOCAL = Parameters(
     session_window=8 << 20, stream_window=4 << 20, stream_limit=100, options=(1, 2, 6), max_connections=8
 )
@@ -153,7 +151,7 @@ def _end(core: Core, write: TrafficSecret, read: TrafficSecret) -> End:
     return End(
         core,
         RecordSealer(ENGINE.aead, write.keys()),
-        RecordOpener(ENGINE.aead, read.keys(), InvalidTag, capacity=4 * RECORD_ROOM),
+        RecordOpener(ENGINE.aead, read.keys(), ENGINE.invalid_tag, capacity=4 * RECORD_ROOM),
     )
 
 

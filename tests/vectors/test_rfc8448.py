@@ -13,7 +13,7 @@ from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.client_states import Client, ExpectServerHello
 from tcpls.tls.config import ClientConfig
 from tcpls.tls.connection import Established, TLSConnection
-from tcpls.tls.engine import InvalidTag, PublicKey
+from tcpls.tls.engine import PublicKey
 from tcpls.tls.flow import Flow
 from tcpls.tls.handshake import Handshake
 from tcpls.tls.key_schedule import HandshakeSecrets
@@ -129,7 +129,7 @@ def test_simple_handshake(simple: dict[str, bytes]) -> None:
 
 def test_records_of_the_server(simple: dict[str, bytes]) -> None:
     established, _ = shake_hands(simple, Log())
-    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), InvalidTag)
+    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), OPENSSL.invalid_tag)
     opener.feed(simple["server_ticket"] + simple["server_data"] + simple["server_close_notify"])
     ticket = opener.next_record()
     assert ticket is not None
@@ -166,7 +166,7 @@ def test_hello_retry_request(retry: dict[str, bytes]) -> None:
     established = connection.established()
     assert established.retried
     assert established.group == "secp256r1"
-    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), InvalidTag)
+    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), OPENSSL.invalid_tag)
     opener.feed(retry["server_close_notify"])
     assert next_record(opener) == (ContentType.ALERT, b"\x01\x00")
     sealer = RecordSealer(OPENSSL.aead, established.write_secret.keys())

@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 from tcpls.errors import Alert, PeerError, Reason
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
-from tcpls.tls.credentials import identity_from_pem
-from tcpls.tls.trust import TrustStore
+from tcpls.tls.engine import Trust
+from tests.engine import ENGINE, LIBRARY
 
 TIME = datetime(2026, 6, 1, tzinfo=UTC)
 NAME = "server.example"
@@ -57,7 +57,7 @@ class Pair:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def identity(self, *chain: Pair) -> Identity:
-        return identity_from_pem(self.pem + b"".join(each.pem for each in chain), self.key_pem)
+        return LIBRARY.identity_from_pem(self.pem + b"".join(each.pem for each in chain), self.key_pem)
 
 
 def issue(
@@ -104,9 +104,13 @@ def identity(kind: str = "p256") -> Identity:
     return leaf(kind).identity()
 
 
+def trust_in(*authorities: Pair) -> Trust:
+    return LIBRARY.trust_from_pem(b"".join(each.pem for each in authorities), "authorities")
+
+
 @cache
-def trust() -> TrustStore:
-    return TrustStore([authority().certificate])
+def trust() -> Trust:
+    return trust_in(authority())
 
 
 class SecretLog(dict[str, bytes]):
@@ -121,11 +125,11 @@ def seeded(seed: int) -> Callable[[int], bytes]:
 
 
 def client_config(**changes: Any) -> ClientConfig:
-    return replace(ClientConfig(NAME, trust()), **changes)
+    return replace(ClientConfig(NAME, trust(), engine=ENGINE), **changes)
 
 
 def server_config(**changes: Any) -> ServerConfig:
-    return replace(ServerConfig((identity(),)), **changes)
+    return replace(ServerConfig((identity(),), engine=ENGINE), **changes)
 
 
 def make_client(seed: int = 1, **changes: Any) -> ClientConnection:

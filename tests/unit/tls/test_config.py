@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
-from tcpls.tls.credentials import identity_from_pem, load_identity
+from tests.engine import LIBRARY
 from tests.unit.tls.pair import NAME, authority, identity, issue, leaf, make_client, make_server, shake, trust
 
 
@@ -88,33 +88,33 @@ def test_no_key_in_a_repr() -> None:
 def test_identity_files(tmp_path: Path) -> None:
     chain, key = tmp_path / "chain.pem", tmp_path / "own.key"
     with pytest.raises(ConfigurationError, match=r"chain\.pem: No such file"):
-        load_identity(chain, key)
+        LIBRARY.load_identity(chain, key)
     chain.write_bytes(leaf().pem + authority().pem)
     with pytest.raises(ConfigurationError, match=r"own\.key: No such file"):
-        load_identity(chain, key)
+        LIBRARY.load_identity(chain, key)
     key.write_bytes(leaf().key_pem)
-    loaded = load_identity(chain, key)
+    loaded = LIBRARY.load_identity(chain, key)
     assert loaded.chain == (leaf().der, authority().der)
     assert loaded.names == (NAME,)
     with pytest.raises(ConfigurationError, match=r"own\.key: no certificate"):
-        load_identity(key, key)
+        LIBRARY.load_identity(key, key)
     with pytest.raises(ConfigurationError, match=r"chain\.pem: no private key"):
-        load_identity(chain, chain)
+        LIBRARY.load_identity(chain, chain)
     key.write_bytes(leaf("rsa").key_pem)
     with pytest.raises(ConfigurationError, match=r"own\.key: this is not the key .*chain\.pem"):
-        load_identity(chain, key)
+        LIBRARY.load_identity(chain, key)
 
 
 def test_passwords() -> None:
     pair = leaf()
     locked = pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-    assert identity_from_pem(pair.pem, locked, b"secret").chain == (pair.der,)
+    assert LIBRARY.identity_from_pem(pair.pem, locked, b"secret").chain == (pair.der,)
     with pytest.raises(ConfigurationError, match="needs a password"):
-        identity_from_pem(pair.pem, locked)
+        LIBRARY.identity_from_pem(pair.pem, locked)
     with pytest.raises(ConfigurationError, match="wrong password"):
-        identity_from_pem(pair.pem, locked, b"wrong")
+        LIBRARY.identity_from_pem(pair.pem, locked, b"wrong")
     with pytest.raises(ConfigurationError, match="has no password"):
-        identity_from_pem(pair.pem, pair.key_pem, b"secret")
+        LIBRARY.identity_from_pem(pair.pem, pair.key_pem, b"secret")
 
 
 def test_keys_that_tls_cannot_use() -> None:

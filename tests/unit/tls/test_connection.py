@@ -14,14 +14,13 @@ from tcpls.tls.connection import (
     ServerConnection,
     TLSConnection,
 )
-from tcpls.tls.engine import InvalidTag
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.key_schedule import HandshakeTrafficSecret
 from tcpls.tls.messages import ClientHello
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
 from tcpls.wire import Reader
+from tests.engine import ENGINE
 from tests.unit.tls.pair import (
     KINDS,
     NAME,
@@ -150,12 +149,12 @@ def test_unread_and_records_afterwards() -> None:
     move(server, client)
     move(client, server)
     end = server.established()
-    sealer = RecordSealer(OPENSSL.aead, end.write_secret.keys(end.write_sequence))
+    sealer = RecordSealer(ENGINE.aead, end.write_secret.keys(end.write_sequence))
     sealer.put(23, b"hello")
     client.receive_data(bytes(sealer.pending[:9]))
     client.receive_data(bytes(sealer.pending[9:]))
     other = client.established()
-    opener = RecordOpener(OPENSSL.aead, other.read_secret.keys(other.read_sequence), InvalidTag)
+    opener = RecordOpener(ENGINE.aead, other.read_secret.keys(other.read_sequence), ENGINE.invalid_tag)
     opener.feed(other.unread)
     assert next_record(opener) == (23, b"hello")
 
@@ -311,8 +310,8 @@ def test_a_flight_that_was_changed() -> None:
 
 def sealed(log: SecretLog, *parts: tuple[int, bytes]) -> bytes:
     """Records as the server whose secrets were logged would write them first."""
-    secret = HandshakeTrafficSecret(OPENSSL, CipherSuite.AES_128_GCM_SHA256, log["SERVER_HANDSHAKE_TRAFFIC_SECRET"])
-    sealer = RecordSealer(OPENSSL.aead, secret.keys())
+    secret = HandshakeTrafficSecret(ENGINE, CipherSuite.AES_128_GCM_SHA256, log["SERVER_HANDSHAKE_TRAFFIC_SECRET"])
+    sealer = RecordSealer(ENGINE.aead, secret.keys())
     for content_type, content in parts:
         sealer.put(content_type, content)
     return bytes(sealer.pending)
@@ -373,7 +372,7 @@ def test_alert_of_a_server_reaches_the_client_under_its_last_keys() -> None:
         server.receive_data(record(23, bytes(40)))
     client.receive_data(server.data_to_send())
     end = client.established()
-    opener = RecordOpener(OPENSSL.aead, end.read_secret.keys(), InvalidTag)
+    opener = RecordOpener(ENGINE.aead, end.read_secret.keys(), ENGINE.invalid_tag)
     opener.feed(end.unread)
     assert next_record(opener) == (21, bytes((2, Alert.BAD_RECORD_MAC)))
 

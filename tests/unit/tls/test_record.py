@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tcpls.errors import Alert, PeerError, ProtocolViolation, Reason
-from tcpls.tls.engine import InvalidTag
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.record import HEADER_SIZE, MAX_CIPHERTEXT, MAX_CONTENT, RECORD_ROOM, RecordOpener, RecordSealer
 from tcpls.tls.suites import TAG_SIZE, CipherSuite, TrafficKeys
+from tests.engine import ENGINE
 from tests.unit.tls.pair import refused
 
 
@@ -17,11 +16,11 @@ def keys(suite: CipherSuite = CipherSuite.AES_128_GCM_SHA256, sequence: int = 0)
 
 
 def make_sealer(used: TrafficKeys | None = None, capacity: int = 32 * RECORD_ROOM) -> RecordSealer:
-    return RecordSealer(OPENSSL.aead, used or keys(), capacity)
+    return RecordSealer(ENGINE.aead, used or keys(), capacity)
 
 
 def make_opener(used: TrafficKeys | None = None) -> RecordOpener:
-    return RecordOpener(OPENSSL.aead, used or keys(), InvalidTag)
+    return RecordOpener(ENGINE.aead, used or keys(), ENGINE.invalid_tag)
 
 
 def opened(opener: RecordOpener) -> tuple[int, bytes] | None:
@@ -45,7 +44,7 @@ def raw_record(inner: bytes, used: TrafficKeys | None = None) -> bytes:
     header = b"\x17\x03\x03" + (len(inner) + TAG_SIZE).to_bytes(2, "big")
     nonce = (int.from_bytes(used.iv, "big") ^ used.sequence).to_bytes(12, "big")
     sealed = bytearray(len(inner) + TAG_SIZE)
-    OPENSSL.aead(used).encrypt_into(nonce, inner, header, sealed)
+    ENGINE.aead(used).encrypt_into(nonce, inner, header, sealed)
     return header + sealed
 
 

@@ -11,15 +11,14 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.errors import Alert, CertificateError, ConfigurationError, Reason
-from tcpls.tls.trust import TrustStore, load_trust, system_trust
-from tests.unit.tls.pair import NAME, TIME, Pair, authority, issue, leaf, refused
+from tests.engine import LIBRARY
+from tests.unit.tls.pair import NAME, TIME, Pair, authority, issue, leaf, refused, trust, trust_in
 
 OLD = timedelta(days=200)
 
 
 def validate(chain: list[Pair], name: str = NAME, root: Pair | None = None) -> None:
-    store = TrustStore([(root or authority()).certificate])
-    store.validate([pair.der for pair in chain], name, TIME)
+    trust_in(root or authority()).validate([pair.der for pair in chain], name, TIME)
 
 
 def refuses(chain: list[Pair], reason: Reason, alert: Alert, name: str = NAME, root: Pair | None = None) -> None:
@@ -93,7 +92,7 @@ def test_signature_that_was_changed() -> None:
     der = bytearray(leaf().der)
     der[-1] ^= 1
     with pytest.raises(CertificateError) as caught:
-        TrustStore([authority().certificate]).validate([bytes(der)], NAME, TIME)
+        trust().validate([bytes(der)], NAME, TIME)
     refused(caught.value, Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
 
 
@@ -136,17 +135,17 @@ def test_right_name(names: tuple[x509.GeneralName, ...], name: str) -> None:
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     with pytest.raises(ConfigurationError, match=r"ca\.pem: No such file"):
-        load_trust(path)
+        LIBRARY.load_trust(path)
     path.write_text("nothing")
     with pytest.raises(ConfigurationError, match=r"ca\.pem: no certificates"):
-        load_trust(path)
+        LIBRARY.load_trust(path)
     path.write_bytes(authority().pem)
-    load_trust(path).validate([leaf().der], NAME, TIME)
+    LIBRARY.load_trust(path).validate([leaf().der], NAME, TIME)
 
 
 def test_bundles_of_the_system(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(b"# text\n" + leaf().pem.replace(b"MII", b"AAA") + authority().pem)
-    system_trust([tmp_path / "absent.pem", bundle]).validate([leaf().der], NAME, TIME)
+    LIBRARY.system_trust([tmp_path / "absent.pem", bundle]).validate([leaf().der], NAME, TIME)
     with pytest.raises(ConfigurationError, match="no bundle"):
-        system_trust([tmp_path / "absent.pem"])
+        LIBRARY.system_trust([tmp_path / "absent.pem"])

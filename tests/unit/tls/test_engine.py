@@ -8,14 +8,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tcpls.errors import Alert, CertificateError, HandshakeError, Reason
 from tcpls.tls.key_schedule import TrafficSecret, expand_label
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.suites import CipherSuite
+from tests.engine import ENGINE
 from tests.unit.tls.pair import KINDS, identity, leaf, refused
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_signatures(kind: str) -> None:
-    signer, key = identity(kind).signer, OPENSSL.public_key(leaf(kind).der)
+    signer, key = identity(kind).signer, ENGINE.public_key(leaf(kind).der)
     assert signer.schemes == key.schemes
     for scheme in signer.schemes:
         signature = signer.sign(scheme, b"data")
@@ -29,7 +29,7 @@ def test_signatures(kind: str) -> None:
 @pytest.mark.parametrize("der", [b"", b"\x30\x00", b"junk", leaf().der[:-1], leaf().der + b"\0"])
 def test_what_is_no_certificate(der: bytes) -> None:
     with pytest.raises(CertificateError) as caught:
-        OPENSSL.public_key(der)
+        ENGINE.public_key(der)
     refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
 
 
@@ -41,11 +41,11 @@ def test_expand_label(suite: CipherSuite, length: int) -> None:
     secret, context = bytes(range(suite.hash_size)), bytes(20)
     info = length.to_bytes(2, "big") + b"\x0atls13 test" + b"\x14" + context
     expected = HKDFExpand(algorithm, length, info).derive(secret)
-    assert expand_label(OPENSSL, suite, secret, b"test", context, length) == expected
+    assert expand_label(ENGINE, suite, secret, b"test", context, length) == expected
 
 
 def test_generations_of_a_traffic_secret() -> None:
-    first = TrafficSecret(OPENSSL, CipherSuite.AES_256_GCM_SHA384, bytes(48))
+    first = TrafficSecret(ENGINE, CipherSuite.AES_256_GCM_SHA384, bytes(48))
     second = first.next()
     assert (first.generation, second.generation) == (0, 1)
     assert second.secret != first.secret

@@ -1,0 +1,71 @@
+"""The engines by name. A library is imported when its engine is asked for, so that a process has no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from tcpls.errors import ConfigurationError
+from tcpls.tls.config import Identity
+from tcpls.tls.engine import CryptoEngine, Trust
+
+ENGINE_NAMES = ("openssl",)
+
+
+class LoadIdentity(Protocol):
+    """A chain and its private key, out of PEM files. Raises `ConfigurationError`, which names the file."""
+
+    def __call__(self, certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity: ...
+
+
+class IdentityFromPem(Protocol):
+    """As `LoadIdentity`, of PEM in memory. The last two arguments are what errors call the two."""
+
+    def __call__(
+        self,
+        chain_pem: bytes,
+        key_pem: bytes,
+        password: bytes | None = None,
+        *,
+        certificate: str = "certificate",
+        private_key: str = "private key",
+    ) -> Identity: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """An engine, with what reads certificates and private keys for it."""
+
+    engine: CryptoEngine
+    load_identity: LoadIdentity
+    identity_from_pem: IdentityFromPem
+    load_trust: Callable[[Path | str], Trust]
+    trust_from_pem: Callable[[bytes, str], Trust]
+    """Of PEM in memory, and what errors call it."""
+    system_trust: Callable[..., Trust]
+    """The first argument, if any, is where to look for bundles."""
+
+
+@cache
+def library(name: str) -> Library:
+    """Raises `ConfigurationError` for an unknown name, and when the engine's package is not installed."""
+    if name == "openssl":
+        return _openssl()
+    raise ConfigurationError(f"{name!r} is no engine: {', '.join(ENGINE_NAMES)}")
+
+
+def _openssl() -> Library:
+    from tcpls.tls import credentials, trust
+    from tcpls.tls.openssl import OPENSSL
+
+    return Library(
+        OPENSSL,
+        credentials.load_identity,
+        credentials.identity_from_pem,
+        trust.load_trust,
+        trust.TrustStore.from_pem,
+        trust.system_trust,
+    )
