@@ -72,6 +72,7 @@ class Reason(enum.Enum):
     NO_COMMON_GROUP = "no key exchange group in common"
     NO_COMMON_SIGNATURE = "no signature scheme in common"
     NO_COMMON_ALPN = "no application protocol in common"
+    NO_COMMON_PSK = "no pre-shared key in common, and no certificate here"
     UNKNOWN_NAME = "no certificate for the name that was asked for"
     MISSING_EXTENSION = "an extension that must be sent is absent"
     UNSUPPORTED_EXTENSION = "an extension was sent that was not asked for"
@@ -82,6 +83,7 @@ class Reason(enum.Enum):
     CHANGED_HELLO = "the second ClientHello changes what it may not change"
     BAD_KEY_SHARE = "a key share is not one of its group"
     BAD_SIGNATURE = "a signature over the handshake is wrong"
+    BAD_BINDER = "the binder of a pre-shared key is wrong"
     BAD_FINISHED = "a Finished message has the wrong value"
     BAD_KEY_UPDATE = "a KeyUpdate asks for something that does not exist"
     TOO_MANY_KEY_UPDATES = "too many key updates"
@@ -132,6 +134,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.NO_COMMON_GROUP: Alert.HANDSHAKE_FAILURE,
     Reason.NO_COMMON_SIGNATURE: Alert.HANDSHAKE_FAILURE,
     Reason.NO_COMMON_ALPN: Alert.NO_APPLICATION_PROTOCOL,
+    Reason.NO_COMMON_PSK: Alert.UNKNOWN_PSK_IDENTITY,
     Reason.UNKNOWN_NAME: Alert.UNRECOGNIZED_NAME,
     Reason.MISSING_EXTENSION: Alert.MISSING_EXTENSION,
     Reason.UNSUPPORTED_EXTENSION: Alert.UNSUPPORTED_EXTENSION,
@@ -142,6 +145,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.CHANGED_HELLO: Alert.ILLEGAL_PARAMETER,
     Reason.BAD_KEY_SHARE: Alert.ILLEGAL_PARAMETER,
     Reason.BAD_SIGNATURE: Alert.DECRYPT_ERROR,
+    Reason.BAD_BINDER: Alert.DECRYPT_ERROR,
     Reason.BAD_FINISHED: Alert.DECRYPT_ERROR,
     Reason.BAD_KEY_UPDATE: Alert.ILLEGAL_PARAMETER,
     Reason.TOO_MANY_KEY_UPDATES: Alert.UNEXPECTED_MESSAGE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hmac import compare_digest
 
@@ -34,7 +34,7 @@ from tcpls.tls.extensions import (
 )
 from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
 from tcpls.tls.key_exchange import client_shares
-from tcpls.tls.key_schedule import HandshakeSecrets
+from tcpls.tls.key_schedule import BinderKind, EarlySecrets, HandshakeSecrets
 from tcpls.tls.messages import (
     RANDOM_SIZE,
     TLS_1_2,
@@ -49,7 +49,17 @@ from tcpls.tls.messages import (
     ServerHello,
     signed_content,
 )
+from tcpls.tls.psk import (
+    PreSharedKey,
+    PskMode,
+    bind,
+    read_expected_tickets,
+    unbound,
+    write_psk_modes,
+    write_ticket_request,
+)
 from tcpls.tls.suites import SUITE_BY_CODE, CipherSuite, Random
+from tcpls.tls.tickets import Ticket
 
 _DOWNGRADES = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 
@@ -62,6 +72,36 @@ class Client:
     flow: Flow
     random: Random
     time: datetime
+
+    @property
+    def resumes(self) -> Ticket | None:
+        """The ticket, if it is good for this handshake."""
+        config, ticket = self.config, self.config.ticket
+        if ticket is None:
+            return None
+        good = (
+            ticket.alive(self.time.timestamp())
+            # RFC 8446 4.6.1: for the same name, because the certificate of that session was for it.
+            and ticket.server_name == config.server_name
+            # Whoever wants to know the server cannot resume a session in which it was not looked at.
+            and (ticket.verified or config.trust is None)
+            and any(ticket.psk.fits(suite) for suite in config.suites)
+        )
+        return ticket if good else None
+
+    def psks(self, suite: CipherSuite | None) -> tuple[PreSharedKey, ...]:
+        """The keys to offer. RFC 8446 4.1.4: after a retry, those that do not fit its `suite` are left out."""
+        ticket, config = self.resumes, self.config
+        keys = config.psks if ticket is None else (ticket.psk, *config.psks)
+        suites = config.suites if suite is None else (suite,)
+        return tuple(key for key in keys if any(key.fits(each) for each in suites))
+
+    def age(self, psk: PreSharedKey) -> int:
+        """RFC 8446 4.2.11: the obfuscated age of a ticket; of other keys, 0."""
+        ticket = self.config.ticket
+        if psk.kind is not BinderKind.RESUMPTION or ticket is None:
+            return 0
+        return ticket.obfuscated_age(self.time.timestamp())
 
 
 def _write_extensions(config: ClientConfig, shares: Collection[PrivateShare], cookie: bytes | None) -> Extensions:
@@ -80,8 +120,25 @@ def _write_extensions(config: ClientConfig, shares: Collection[PrivateShare], co
     extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
     if cookie is not None:
         extensions[ExtensionType.COOKIE] = write_cookie(cookie)
+    # RFC 8446 4.2.9: without the modes, a server gives no tickets.
+    if config.tickets or config.psks or config.ticket is not None:
+        extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
+    if config.tickets:
+        extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     extensions.update(config.extra_extensions)
     return extensions
+
+
+def _send_hello(client: Client, hello: ClientHello, psks: tuple[PreSharedKey, ...]) -> ClientHello:
+    """Sends the hello, with its binders if there are keys to offer; gives it as it was offered."""
+    if not psks:
+        client.flow.send(hello.write())
+        return hello
+    # RFC 8446 4.2.11: the last extension of all.
+    offered: Extensions = {ExtensionType.PRE_SHARED_KEY: unbound(psks, [client.age(psk) for psk in psks]).write()}
+    hello = replace(hello, extensions={**hello.extensions, **offered})
+    client.flow.send(bind(client.flow.engine, client.flow.transcript, hello.write(), psks))
+    return hello
 
 
 def start(client: Client) -> State:
@@ -95,8 +152,8 @@ def start(client: Client) -> State:
     hello = ClientHello(client_random, session_id, suites, _write_extensions(config, shares.values(), None))
     client.flow.client_random = client_random
     client.flow.compatible = config.middlebox_compatibility
-    client.flow.send(hello.write())
-    return ExpectServerHello(client, hello, shares)
+    psks = client.psks(None)
+    return ExpectServerHello(client, _send_hello(client, hello, psks), shares, psks=psks)
 
 
 @dataclass(slots=True)
@@ -107,6 +164,7 @@ class ExpectServerHello:
     hello: ClientHello
     shares: dict[Group, PrivateShare]
     retried_suite: CipherSuite | None = None
+    psks: tuple[PreSharedKey, ...] = ()
     accepts: Collection[int] = field(default=(HandshakeType.SERVER_HELLO,), init=False)
 
     def receive(self, message: Message) -> State:
@@ -155,25 +213,52 @@ class ExpectServerHello:
             self.hello.suites,
             _write_extensions(client.config, shares.values(), cookie),
         )
-        flow.send(hello.write())
-        return ExpectServerHello(client, hello, shares, suite)
+        psks = client.psks(suite)
+        return ExpectServerHello(client, _send_hello(client, hello, psks), shares, suite, psks)
 
     def _agree(self, message: Message, answer: ServerHello, suite: CipherSuite) -> State:
         flow = self.client.flow
+        psk = self._chosen_psk(answer, suite)
+        share, shared = self._exchange(answer, psk)
+        flow.transcript.choose(suite)
+        flow.transcript.add(message.raw)
+        early = EarlySecrets.derive(flow.engine, suite, None if psk is None else psk.key)
+        secrets = early.handshake(shared, flow.transcript.digest())
+        flow.log_handshake(secrets)
+        flow.write_with(Epoch.HANDSHAKE, secrets.client)
+        flow.read_with(Epoch.HANDSHAKE, secrets.server)
+        group = None if share is None else share.group
+        agreed = Agreed(self.client, self.hello, suite, group, secrets, self.retried_suite is not None, psk)
+        return ExpectEncryptedExtensions(agreed)
+
+    def _chosen_psk(self, answer: ServerHello, suite: CipherSuite) -> PreSharedKey | None:
+        contents = answer.extensions.get(ExtensionType.PRE_SHARED_KEY)
+        if contents is None:
+            return None
+        index = read_u16(contents)
+        # RFC 8446 4.2.11: within the range that was offered, and with the hash of the suite.
+        if index >= len(self.psks):
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, f"pre-shared key {index} of {len(self.psks)}")
+        if not self.psks[index].fits(suite):
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, "a pre-shared key with another hash than the suite's")
+        return self.psks[index]
+
+    def _exchange(self, answer: ServerHello, psk: PreSharedKey | None) -> tuple[PrivateShare | None, bytes | None]:
+        """The share that the server has answered to, and the shared secret. Neither with a pre-shared key alone."""
+        modes = self.client.config.psk_modes
+        if psk is not None and ExtensionType.KEY_SHARE not in answer.extensions:
+            # RFC 8446 4.2.11: key_share is there exactly when the mode asks for it.
+            if PskMode.PSK_KE not in modes:
+                raise HandshakeError(Reason.ILLEGAL_CHOICE, "a pre-shared key without a key share")
+            return None, None
         group, public = read_server_share(require(answer.extensions, ExtensionType.KEY_SHARE))
+        if psk is not None and PskMode.PSK_DHE_KE not in modes:
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, "a pre-shared key with a key share")
         # RFC 8446 4.2.8: the group must be one of those that a share was sent for.
         share = next((share for share in self.shares.values() if share.group == group), None)
         if share is None:
             raise HandshakeError(Reason.ILLEGAL_CHOICE, f"group {group:#06x}")
-        shared = share.exchange(public)
-        flow.transcript.choose(suite)
-        flow.transcript.add(message.raw)
-        secrets = HandshakeSecrets.derive(flow.engine, suite, shared, flow.transcript.digest())
-        flow.log_handshake(secrets)
-        flow.write_with(Epoch.HANDSHAKE, secrets.client)
-        flow.read_with(Epoch.HANDSHAKE, secrets.server)
-        agreed = Agreed(self.client, self.hello, suite, share.group, secrets, self.retried_suite is not None)
-        return ExpectEncryptedExtensions(agreed)
+        return share, share.exchange(public)
 
 
 def _check_version(answer: ServerHello) -> None:
@@ -198,9 +283,22 @@ class Agreed:
     client: Client
     hello: ClientHello
     suite: CipherSuite
-    group: Group
+    group: Group | None
     secrets: HandshakeSecrets
     retried: bool
+    psk: PreSharedKey | None = None
+
+    @property
+    def resumes(self) -> bool:
+        return self.psk is not None and self.psk.kind is BinderKind.RESUMPTION
+
+    @property
+    def verified(self) -> bool:
+        """Whether the server is known: by a key that it shares with this end, or by its certificate."""
+        config = self.client.config
+        if self.resumes:
+            return config.ticket is not None and config.ticket.verified
+        return self.psk is not None or config.trust is not None
 
 
 @dataclass(slots=True)
@@ -218,9 +316,13 @@ class ExpectEncryptedExtensions:
         # RFC 8446 4.2.7: the server's groups are for later connections; of use is only that they have the right form.
         if ExtensionType.SUPPORTED_GROUPS in extensions:
             read_code_points(extensions[ExtensionType.SUPPORTED_GROUPS])
+        if ExtensionType.TICKET_REQUEST in extensions:
+            read_expected_tickets(extensions[ExtensionType.TICKET_REQUEST])
         extra = {kind: contents for kind, contents in extensions.items() if kind not in PLACES}
         self.agreed.client.flow.transcript.add(message.raw)
-        return ExpectCertificate(self.agreed, alpn, extra)
+        awaited = ExpectCertificate(self.agreed, alpn, extra)
+        # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
+        return awaited if self.agreed.psk is None else ExpectFinished(awaited, (), None)
 
     def _read_alpn(self, extensions: Extensions) -> bytes | None:
         contents = extensions.get(ExtensionType.ALPN)
@@ -299,7 +401,7 @@ class ExpectCertificateVerify:
 class ExpectFinished:
     before: ExpectCertificate
     chain: tuple[bytes, ...]
-    scheme: SignatureScheme
+    scheme: SignatureScheme | None
     accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
 
     def receive(self, message: Message) -> State:
@@ -330,6 +432,10 @@ class ExpectFinished:
                 write_secret=secrets.client,
                 exporter=secrets.exporter,
                 retried=agreed.retried,
+                resumption=agreed.secrets.resumption(flow.transcript.digest()),
+                verified=agreed.verified,
+                resumed=agreed.resumes,
+                psk_identity=None if agreed.psk is None or agreed.resumes else agreed.psk.identity,
             )
         )
         return Complete()

@@ -12,7 +12,9 @@ from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
 from tcpls.tls.extensions import PLACES
 from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
+from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket, TicketKeys
 
 DEFAULT_SUITES = (
     CipherSuite.AES_128_GCM_SHA256,
@@ -50,9 +52,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Extensions of the caller's own for EncryptedExtensions; each must have been offered by the client."""
+    """Extensions of the caller's own for EncryptedExtensions; each must have been offered by the client.
+
+    `remembered` goes into the tickets of this connection, and comes back in `Established.remembered` of a resumption.
+    """
 
     extensions: tuple[tuple[int, bytes], ...] = ()
+    remembered: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.remembered) > MAX_REMEMBERED:
+            raise ConfigurationError(f"a ticket holds {MAX_REMEMBERED} bytes of the application's own")
 
 
 def no_answer(hello: ClientHello) -> Answer:
@@ -65,12 +75,21 @@ def _check_alpn(names: tuple[bytes, ...]) -> None:
             raise ConfigurationError(f"the application protocol {name!r} has not 1 to 255 bytes")
 
 
+def _check_psks(psks: tuple[PreSharedKey, ...], modes: tuple[PskMode, ...]) -> None:
+    if not modes:
+        raise ConfigurationError("at least one key exchange mode is needed")
+    if len({psk.identity for psk in psks}) != len(psks):
+        raise ConfigurationError("two pre-shared keys have the same identity")
+
+
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
     """`server_name`: a host name or IP address; the former goes into SNI. `trust`: None accepts any certificate.
 
     `groups`: the default is what the engine has. `shares`: how many of them get a key share in the first ClientHello;
-    None: the first, and with a hybrid also its curve alone.
+    None: the first, and with a hybrid also its curve alone. `ticket` resumes a session, if it is still good for
+    this server; `psks` are offered behind it. `tickets` is how many new tickets are asked for; 0 says that none are
+    of use, unless there is something to resume.
     """
 
     server_name: str | None
@@ -84,6 +103,10 @@ class ClientConfig:
     middlebox_compatibility: bool = True
     """A session id and change_cipher_spec records that make the handshake look like a resumption (RFC 8446 D.4)."""
     engine: CryptoEngine = field(default_factory=default_engine)
+    psks: tuple[PreSharedKey, ...] = ()
+    ticket: Ticket | None = None
+    psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
+    tickets: int = 0
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -96,6 +119,9 @@ class ClientConfig:
         if self.shares is not None and self.shares < 0:
             raise ConfigurationError("the number of key shares cannot be negative")
         _check_alpn(self.alpn)
+        _check_psks(self.psks, self.psk_modes)
+        if not 0 <= self.tickets <= MAX_TICKETS:
+            raise ConfigurationError(f"a client asks for 0 to {MAX_TICKETS} tickets")
         for kind, contents in self.extra_extensions:
             if kind in PLACES or not 0 <= kind <= 0xFFFF or len(contents) > 0xFFFF:
                 raise ConfigurationError(f"the extension {kind} cannot be added")
@@ -128,10 +154,19 @@ class ServerConfig:
     alpn: tuple[bytes, ...] = ()
     """In the order of preference. When it is empty, what the client offers is ignored."""
     engine: CryptoEngine = field(default_factory=default_engine)
+    psks: tuple[PreSharedKey, ...] = ()
+    psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
+    ticket_keys: TicketKeys | None = None
+    """With them, tickets are given out and accepted."""
+    tickets: int = DEFAULT_TICKETS
+    """How many a client gets that does not ask for a number."""
 
     def __post_init__(self) -> None:
-        if not self.identities:
+        if not (self.identities or self.psks):
             raise ConfigurationError("a server needs a certificate")
+        _check_psks(self.psks, self.psk_modes)
+        if not 0 <= self.tickets <= MAX_TICKETS:
+            raise ConfigurationError(f"a server gives 0 to {MAX_TICKETS} tickets")
         if not self.suites:
             raise ConfigurationError("at least one cipher suite is needed")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))

@@ -11,9 +11,11 @@ from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
-from tcpls.tls.key_schedule import Exporter, TrafficSecret
+from tcpls.tls.key_schedule import Exporter, ResumptionSecret, TrafficSecret
+from tcpls.tls.messages import NewSessionTicket
 from tcpls.tls.record import HEADER_SIZE, MAX_CIPHERTEXT, MAX_CONTENT, ContentType, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite, Random
+from tcpls.tls.tickets import MAX_LIFETIME, Ticket
 from tcpls.wire import Buffer
 
 _FATAL = 2
@@ -31,7 +33,11 @@ MAX_EARLY_DATA = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """What a complete handshake leaves to whoever reads and writes records from now on."""
+    """What a complete handshake leaves to whoever reads and writes records from now on.
+
+    `group` and `signature_scheme` are "" where there was none: with a pre-shared key. `resumed`: by a ticket;
+    `psk_identity`: of the external key that was used. `remembered`: what the ticket held of the application's own.
+    """
 
     suite: CipherSuite
     group: str
@@ -47,10 +53,37 @@ class Established:
     unread: bytes
     retried: bool
     exporter: Exporter = field(repr=False)
+    resumption: ResumptionSecret
+    verified: bool
+    resumed: bool
+    psk_identity: bytes | None
+    remembered: bytes = field(repr=False)
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """Keying material for other protocols (RFC 8446 7.5)."""
         return self.exporter.export(label, context, length)
+
+    def ticket(self, message: NewSessionTicket, now: float, remembered: bytes = b"") -> Ticket | None:
+        """What a client keeps of a NewSessionTicket that came at `now`, in seconds since 1970; None if nothing.
+
+        `remembered` is the application's own.
+        """
+        # RFC 8446 4.6.1: a lifetime of 0 is over at once, and none is longer than seven days.
+        if not message.lifetime:
+            return None
+        return Ticket(
+            identity=message.ticket,
+            key=self.resumption.key(message.nonce),
+            suite=self.suite,
+            age_add=message.age_add,
+            received=now,
+            lifetime=min(message.lifetime, MAX_LIFETIME),
+            server_name=self.server_name,
+            alpn=self.alpn,
+            verified=self.verified,
+            max_early_data=message.max_early_data,
+            remembered=remembered,
+        )
 
 
 class TLSConnection:
@@ -118,8 +151,8 @@ class TLSConnection:
         self._finished_with = True
         return Established(
             suite=outcome.suite,
-            group=outcome.group.label,
-            signature_scheme=outcome.signature_scheme.label,
+            group="" if outcome.group is None else outcome.group.label,
+            signature_scheme="" if outcome.signature_scheme is None else outcome.signature_scheme.label,
             alpn=outcome.alpn,
             server_name=outcome.server_name,
             peer_certificates=outcome.peer_certificates,
@@ -131,6 +164,11 @@ class TLSConnection:
             unread=bytes(self._inbound),
             retried=outcome.retried,
             exporter=outcome.exporter,
+            resumption=outcome.resumption,
+            verified=outcome.verified,
+            resumed=outcome.resumed,
+            psk_identity=outcome.psk_identity,
+            remembered=outcome.remembered,
         )
 
     # Receiving
@@ -309,10 +347,12 @@ class ClientConnection(TLSConnection):
 
 
 class ServerConnection(TLSConnection):
-    """Waits for a ClientHello."""
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets."""
 
-    def __init__(self, config: ServerConfig, *, random: Random, key_log: KeyLog = NULL_KEY_LOG) -> None:
-        super().__init__(ServerHandshake(config, random=random, key_log=key_log), config.engine)
+    def __init__(
+        self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
+    ) -> None:
+        super().__init__(ServerHandshake(config, random=random, time=time, key_log=key_log), config.engine)
         self._sent_any = True
 
     def _after_message(self, flight: bytearray) -> None:

@@ -42,6 +42,7 @@ class ExtensionType(enum.IntEnum):
     POST_HANDSHAKE_AUTH = 49
     SIGNATURE_ALGORITHMS_CERT = 50
     KEY_SHARE = 51
+    TICKET_REQUEST = 58
 
 
 class Place(enum.Flag):
@@ -60,7 +61,7 @@ _ASKED = Place.CLIENT_HELLO | Place.ENCRYPTED
 _OF_CERTIFICATE = Place.CLIENT_HELLO | Place.REQUEST | Place.CERTIFICATE
 _OF_HELLOS = Place.CLIENT_HELLO | Place.SERVER_HELLO | Place.RETRY
 
-# RFC 8446 4.2, the table at its end; RFC 8879 section 3 and RFC 8449 section 4 for the two that came later.
+# RFC 8446 4.2, the table at its end; for those that came later RFC 8879 section 3, RFC 8449 section 4, RFC 9149 3.
 PLACES: dict[int, Place] = {
     ExtensionType.SERVER_NAME: _ASKED,
     ExtensionType.MAX_FRAGMENT_LENGTH: _ASKED,
@@ -86,6 +87,7 @@ PLACES: dict[int, Place] = {
     ExtensionType.POST_HANDSHAKE_AUTH: Place.CLIENT_HELLO,
     ExtensionType.SIGNATURE_ALGORITHMS_CERT: Place.CLIENT_HELLO | Place.REQUEST,
     ExtensionType.KEY_SHARE: _OF_HELLOS,
+    ExtensionType.TICKET_REQUEST: _ASKED,
 }
 
 

@@ -10,7 +10,14 @@ from typing import Protocol
 from tcpls.observe import KeyLog
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import CryptoEngine
-from tcpls.tls.key_schedule import ApplicationSecrets, Exporter, HandshakeSecrets, HandshakeTrafficSecret, TrafficSecret
+from tcpls.tls.key_schedule import (
+    ApplicationSecrets,
+    Exporter,
+    HandshakeSecrets,
+    HandshakeTrafficSecret,
+    ResumptionSecret,
+    TrafficSecret,
+)
 from tcpls.tls.messages import Message
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.transcript import Transcript
@@ -50,11 +57,16 @@ class ReadSecret:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a complete handshake agreed on. `peer_extensions` are those that TLS itself does not know."""
+    """What a complete handshake agreed on. `peer_extensions` are those that TLS itself does not know.
+
+    `group` is None for psk_ke, `signature_scheme` for a handshake without certificates, which was authenticated by a
+    ticket (`resumed`) or by an external key (`psk_identity`). `verified`: the client knows who the server is.
+    `remembered`: what the ticket held of the application's own.
+    """
 
     suite: CipherSuite
-    group: Group
-    signature_scheme: SignatureScheme
+    group: Group | None
+    signature_scheme: SignatureScheme | None
     alpn: bytes | None
     server_name: str | None
     peer_certificates: tuple[bytes, ...]
@@ -63,6 +75,11 @@ class Outcome:
     write_secret: TrafficSecret
     exporter: Exporter = field(repr=False)
     retried: bool
+    resumption: ResumptionSecret
+    verified: bool = False
+    resumed: bool = False
+    psk_identity: bytes | None = None
+    remembered: bytes = field(default=b"", repr=False)
 
 
 FlowEvent = MessageToSend | WriteSecret | ReadSecret | Outcome

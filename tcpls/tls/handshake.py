@@ -81,8 +81,12 @@ class ClientHandshake(Handshake):
 
 
 class ServerHandshake(Handshake):
-    """Waits for a ClientHello."""
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets."""
 
-    def __init__(self, config: ServerConfig, *, random: Random, key_log: KeyLog = NULL_KEY_LOG) -> None:
+    def __init__(
+        self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
+    ) -> None:
+        if time is None and config.ticket_keys is not None:
+            raise ApiMisuse("tickets need the time")
         flow = Flow(config.engine, key_log)
-        super().__init__(flow, ExpectClientHello(Server(config, flow, random)))
+        super().__init__(flow, ExpectClientHello(Server(config, flow, random, time)))

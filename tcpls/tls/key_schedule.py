@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from tcpls.tls.engine import CryptoEngine
@@ -95,6 +96,19 @@ class ApplicationSecrets:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumptionSecret:
+    """The resumption master secret: what the keys of this connection's tickets are made of."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+
+    def key(self, nonce: bytes) -> bytes:
+        """The pre-shared key of the ticket with this nonce (RFC 8446 4.6.1)."""
+        return expand_label(self.engine, self.suite, self.secret, b"resumption", nonce, self.suite.hash_size)
+
+
+@dataclass(frozen=True, slots=True)
 class HandshakeSecrets:
     """What the handshake secret gives, for the transcript up to ServerHello."""
 
@@ -103,26 +117,6 @@ class HandshakeSecrets:
     client: HandshakeTrafficSecret
     server: HandshakeTrafficSecret
     master: bytes = field(repr=False)
-
-    @classmethod
-    def derive(
-        cls, engine: CryptoEngine, suite: CipherSuite, shared: bytes, transcript_hash: bytes
-    ) -> HandshakeSecrets:
-        """From the (EC)DHE shared secret. Without a pre-shared key the early secret is that of zeros."""
-        name, size = suite.hash_name, suite.hash_size
-        empty, zeros = engine.hash(name).digest(), bytes(size)
-        early = engine.hmac(name, zeros, zeros)
-        secret = engine.hmac(name, expand_label(engine, suite, early, b"derived", empty, size), shared)
-        client = expand_label(engine, suite, secret, b"c hs traffic", transcript_hash, size)
-        server = expand_label(engine, suite, secret, b"s hs traffic", transcript_hash, size)
-        master = engine.hmac(name, expand_label(engine, suite, secret, b"derived", empty, size), zeros)
-        return cls(
-            engine,
-            suite,
-            HandshakeTrafficSecret(engine, suite, client),
-            HandshakeTrafficSecret(engine, suite, server),
-            master,
-        )
 
     def application(self, transcript_hash: bytes) -> ApplicationSecrets:
         engine, suite = self.engine, self.suite
@@ -134,4 +128,80 @@ class HandshakeSecrets:
             TrafficSecret(engine, suite, client),
             TrafficSecret(engine, suite, server),
             Exporter(engine, suite, exporter),
+        )
+
+    def resumption(self, transcript_hash: bytes) -> ResumptionSecret:
+        """For the transcript up to the client's Finished."""
+        engine, suite = self.engine, self.suite
+        secret = expand_label(engine, suite, self.master, b"res master", transcript_hash, suite.hash_size)
+        return ResumptionSecret(engine, suite, secret)
+
+
+class BinderKind(enum.Enum):
+    """Where a pre-shared key comes from, and the label of its binder key (RFC 8446 7.1, RFC 9258 section 5.2)."""
+
+    EXTERNAL = b"ext binder"
+    RESUMPTION = b"res binder"
+    IMPORTED = b"imp binder"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyTrafficSecret:
+    """The client's early traffic secret, which protects its 0-RTT data and its EndOfEarlyData."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+
+    def keys(self) -> TrafficKeys:
+        return _keys(self.engine, self.suite, self.secret, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlySecrets:
+    """What the early secret gives. `suite`: of a pre-shared key only the suite's hash matters here."""
+
+    engine: CryptoEngine = field(repr=False, compare=False)
+    suite: CipherSuite
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def derive(cls, engine: CryptoEngine, suite: CipherSuite, key: bytes | None = None) -> EarlySecrets:
+        """From a pre-shared key; without one, from zeros (RFC 8446 7.1)."""
+        zeros = bytes(suite.hash_size)
+        return cls(engine, suite, engine.hmac(suite.hash_name, zeros, zeros if key is None else key))
+
+    def _derived(self, secret: bytes, label: bytes, transcript_hash: bytes | None = None) -> bytes:
+        """Derive-Secret; None stands for no messages."""
+        if transcript_hash is None:
+            transcript_hash = self.engine.hash(self.suite.hash_name).digest()
+        return expand_label(self.engine, self.suite, secret, label, transcript_hash, self.suite.hash_size)
+
+    def binder(self, kind: BinderKind, transcript_hash: bytes) -> bytes:
+        """For the transcript up to the ClientHello without its binders (RFC 8446 4.2.11.2)."""
+        base = HandshakeTrafficSecret(self.engine, self.suite, self._derived(self.secret, kind.value))
+        return base.verify_data(transcript_hash)
+
+    def traffic(self, transcript_hash: bytes) -> EarlyTrafficSecret:
+        """For the transcript of the ClientHello."""
+        return EarlyTrafficSecret(self.engine, self.suite, self._derived(self.secret, b"c e traffic", transcript_hash))
+
+    def exporter(self, transcript_hash: bytes) -> Exporter:
+        """The early exporter, for the transcript of the ClientHello (RFC 8446 7.5)."""
+        return Exporter(self.engine, self.suite, self._derived(self.secret, b"e exp master", transcript_hash))
+
+    def handshake(self, shared: bytes | None, transcript_hash: bytes) -> HandshakeSecrets:
+        """From the (EC)DHE shared secret; None with a pre-shared key alone. For the transcript up to ServerHello."""
+        name, size = self.suite.hash_name, self.suite.hash_size
+        zeros = bytes(size)
+        ingredient = zeros if shared is None else shared
+        secret = self.engine.hmac(name, self._derived(self.secret, b"derived"), ingredient)
+        client = self._derived(secret, b"c hs traffic", transcript_hash)
+        server = self._derived(secret, b"s hs traffic", transcript_hash)
+        return HandshakeSecrets(
+            self.engine,
+            self.suite,
+            HandshakeTrafficSecret(self.engine, self.suite, client),
+            HandshakeTrafficSecret(self.engine, self.suite, server),
+            self.engine.hmac(name, self._derived(secret, b"derived"), zeros),
         )

@@ -302,6 +302,12 @@ class NewSessionTicket:
     ticket: bytes = field(repr=False)
     extensions: Extensions
 
+    @property
+    def max_early_data(self) -> int:
+        """Bytes of 0-RTT data that the ticket allows (RFC 8446 4.2.10)."""
+        contents = self.extensions.get(ExtensionType.EARLY_DATA)
+        return 0 if contents is None else int.from_bytes(contents, "big")
+
     @classmethod
     def read(cls, reader: Reader) -> NewSessionTicket:
         lifetime = reader.u32()
@@ -312,6 +318,9 @@ class NewSessionTicket:
         reader.end()
         # RFC 8446 4.6.1: unknown extensions of a ticket are ignored.
         check_places(extensions, Place.TICKET)
+        # RFC 8446 4.2.10: in a ticket the extension is a number of 32 bits.
+        if len(extensions.get(ExtensionType.EARLY_DATA, bytes(4))) != 4:
+            raise HandshakeError(Reason.BAD_LENGTH, "early_data")
         return cls(lifetime, age_add, nonce, ticket, extensions)
 
     def write(self) -> bytes:

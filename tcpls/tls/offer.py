@@ -10,6 +10,7 @@ from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.config import Identity, ServerConfig
 from tcpls.tls.extensions import (
     TLS_1_3,
+    Extensions,
     ExtensionType,
     Place,
     check_places,
@@ -20,12 +21,17 @@ from tcpls.tls.extensions import (
     require,
 )
 from tcpls.tls.messages import ClientHello
+from tcpls.tls.psk import OfferedPsks, read_ticket_request
 from tcpls.tls.suites import CipherSuite
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A ClientHello of TLS 1.3 and what its extensions mean."""
+    """A ClientHello of TLS 1.3 and what its extensions mean.
+
+    With pre-shared keys there may be no `groups`, `shares` and `schemes`. `tickets`: how many tickets the client
+    wants after a full handshake and after a resumption, if it said so.
+    """
 
     hello: ClientHello
     groups: Collection[int]
@@ -33,6 +39,9 @@ class Offer:
     shares: dict[int, bytes]
     server_name: str | None
     alpn: tuple[bytes, ...]
+    psks: OfferedPsks | None
+    modes: Collection[int]
+    tickets: tuple[int, int] | None
 
     @classmethod
     def read(cls, hello: ClientHello) -> Offer:
@@ -42,17 +51,31 @@ class Offer:
         # RFC 8446 4.1.2: exactly one compression method, which is none.
         if hello.compression != b"\0":
             raise HandshakeError(Reason.BAD_VALUE, "compression")
-        _check_psk(hello)
-        # RFC 8446 9.2: without a pre-shared key these three must be there.
-        groups = read_code_points(require(extensions, ExtensionType.SUPPORTED_GROUPS))
-        schemes = read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS))
-        shares = read_client_shares(require(extensions, ExtensionType.KEY_SHARE))
+        psks = _read_psks(hello)
+        modes = extensions.get(ExtensionType.PSK_KEY_EXCHANGE_MODES)
+        _check_required(extensions, psks is not None)
+        groups, schemes, shares = _read_key_exchange(extensions)
         if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
         # RFC 8446 4.2.8: shares only for groups that are offered.
         if any(group not in groups for group in shares):
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "a key share of a group that is not offered")
-        return cls(hello, groups, schemes, shares, hello.server_name, hello.alpn)
+        wanted = extensions.get(ExtensionType.TICKET_REQUEST)
+        return cls(
+            hello,
+            groups,
+            schemes,
+            shares,
+            hello.server_name,
+            hello.alpn,
+            psks,
+            () if modes is None else read_psk_modes(modes),
+            None if wanted is None else read_ticket_request(wanted),
+        )
+
+    def require_certificate(self) -> None:
+        """To be called when no pre-shared key is used: refuses a hello that cannot do without one (RFC 8446 9.2)."""
+        _check_required(self.hello.extensions, has_psk=False)
 
 
 def _check_version(hello: ClientHello) -> None:
@@ -62,20 +85,51 @@ def _check_version(hello: ClientHello) -> None:
         raise HandshakeError(Reason.UNSUPPORTED_VERSION)
 
 
-def _check_psk(hello: ClientHello) -> None:
+def _check_required(extensions: Extensions, has_psk: bool) -> None:
+    """RFC 8446 9.2: which extensions must be there; and that both or neither of the two for key exchange are."""
+    if not has_psk:
+        require(extensions, ExtensionType.SIGNATURE_ALGORITHMS)
+    pair = (ExtensionType.SUPPORTED_GROUPS, ExtensionType.KEY_SHARE)
+    if not has_psk or any(kind in extensions for kind in pair):
+        for kind in pair:
+            require(extensions, kind)
+
+
+def _read_key_exchange(extensions: Extensions) -> tuple[list[int], list[int], dict[int, bytes]]:
+    """Groups, signature schemes and shares; those that are absent are empty."""
+    groups = extensions.get(ExtensionType.SUPPORTED_GROUPS)
+    schemes = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
+    shares = extensions.get(ExtensionType.KEY_SHARE)
+    return (
+        [] if groups is None else read_code_points(groups),
+        [] if schemes is None else read_code_points(schemes),
+        {} if shares is None else read_client_shares(shares),
+    )
+
+
+def _read_psks(hello: ClientHello) -> OfferedPsks | None:
     extensions = hello.extensions
-    if ExtensionType.PSK_KEY_EXCHANGE_MODES in extensions:
-        read_psk_modes(extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES])
-    if ExtensionType.PRE_SHARED_KEY in extensions:
-        # RFC 8446 4.2.11: pre_shared_key is the last extension. The keys themselves are not known here.
-        if next(reversed(extensions)) != ExtensionType.PRE_SHARED_KEY:
-            raise HandshakeError(Reason.MISPLACED_EXTENSION, "pre_shared_key is not the last")
-        # RFC 8446 4.2.9: it needs psk_key_exchange_modes.
-        require(extensions, ExtensionType.PSK_KEY_EXCHANGE_MODES)
+    contents = extensions.get(ExtensionType.PRE_SHARED_KEY)
+    if contents is None:
+        return None
+    # RFC 8446 4.2.11: pre_shared_key is the last extension.
+    if next(reversed(extensions)) != ExtensionType.PRE_SHARED_KEY:
+        raise HandshakeError(Reason.MISPLACED_EXTENSION, "pre_shared_key is not the last")
+    # RFC 8446 4.2.9: it needs psk_key_exchange_modes.
+    require(extensions, ExtensionType.PSK_KEY_EXCHANGE_MODES)
+    return OfferedPsks.read(contents)
 
 
 # RFC 8446 4.1.2: what may differ after a HelloRetryRequest. No cookie was sent, so none may appear.
 _MAY_CHANGE = frozenset({ExtensionType.KEY_SHARE, ExtensionType.PRE_SHARED_KEY, ExtensionType.PADDING})
+
+
+def _check_second_psks(first: OfferedPsks | None, second: OfferedPsks | None) -> None:
+    # RFC 8446 4.1.2: keys that do not fit the retry's suite may be left out; none may be added.
+    before = iter(() if first is None else (identity for identity, _ in first.identities))
+    after = () if second is None else (identity for identity, _ in second.identities)
+    if not all(identity in before for identity in after):
+        raise HandshakeError(Reason.CHANGED_HELLO, "pre-shared keys")
 
 
 def check_second(first: Offer, second: Offer, group: Group) -> None:
@@ -94,6 +148,7 @@ def check_second(first: Offer, second: Offer, group: Group) -> None:
     )
     if not same:
         raise HandshakeError(Reason.CHANGED_HELLO)
+    _check_second_psks(first.psks, second.psks)
     # RFC 8446 4.1.2 and 4.2.8: one share, of the group that was asked for.
     if list(second.shares) != [group]:
         raise HandshakeError(Reason.CHANGED_HELLO, "key share")
@@ -120,6 +175,8 @@ def choose_group(config: ServerConfig, offer: Offer) -> Group:
 
 def choose_identity(config: ServerConfig, offer: Offer) -> tuple[Identity, SignatureScheme]:
     """An identity with the name that was asked for, or else the first, whose key the client can verify."""
+    if not config.identities:
+        raise HandshakeError(Reason.NO_COMMON_PSK)
     named = [
         identity
         for identity in config.identities

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from hmac import compare_digest
 
 from tcpls.errors import ApiMisuse, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.config import Identity, ServerConfig
+from tcpls.tls.config import Answer, Identity, ServerConfig
 from tcpls.tls.extensions import (
     PLACES,
     TLS_1_3,
@@ -19,7 +20,7 @@ from tcpls.tls.extensions import (
     write_u16,
 )
 from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
-from tcpls.tls.key_schedule import ApplicationSecrets, HandshakeSecrets
+from tcpls.tls.key_schedule import ApplicationSecrets, EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import (
     RANDOM_SIZE,
     RETRY_RANDOM,
@@ -30,20 +31,30 @@ from tcpls.tls.messages import (
     Finished,
     HandshakeType,
     Message,
+    NewSessionTicket,
     ServerHello,
     signed_content,
 )
 from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_identity, choose_suite
+from tcpls.tls.psk import PskMode
+from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
 from tcpls.tls.suites import CipherSuite, Random
+from tcpls.tls.tickets import MAX_TICKETS, TicketState
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What every state of one server's handshake shares."""
+    """What every state of one server's handshake shares. `time`: of the handshake, which tickets need."""
 
     config: ServerConfig
     flow: Flow
     random: Random
+    time: datetime | None = None
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return 0 if self.time is None else int(self.time.timestamp() * 1000)
 
 
 @dataclass(slots=True)
@@ -60,11 +71,12 @@ class ExpectClientHello:
         # RFC 8446 D.4: a client that wants the compatible form sends a session id.
         flow.compatible = bool(offer.hello.session_id)
         flow.early_data = ExtensionType.EARLY_DATA in offer.hello.extensions
-        suite = choose_suite(server.config, offer)
-        group = choose_group(server.config, offer)
+        psk = _choose_psk(server, offer, server.config.suites, message)
+        suite = choose_suite(server.config, offer) if psk is None else psk.suite
+        group = _choose_group(server, offer, psk)
         flow.transcript.add(message.raw)
-        if group in offer.shares:
-            return _Reply(server, offer, suite, group, retried=False).send()
+        if group is None or group in offer.shares:
+            return _Reply(server, offer, suite, group, psk, retried=False).send()
         return self._retry(offer, suite, group)
 
     def _retry(self, offer: Offer, suite: CipherSuite, group: Group) -> State:
@@ -76,6 +88,21 @@ class ExpectClientHello:
         }
         flow.send(ServerHello(RETRY_RANDOM, offer.hello.session_id, suite.code, extensions).write())
         return ExpectSecondClientHello(self.server, offer, suite, group)
+
+
+def _choose_psk(server: Server, offer: Offer, suites: Sequence[CipherSuite], message: Message) -> ChosenPsk | None:
+    """The pre-shared key to use, once its binder was found to be right; None for a handshake with certificates."""
+    psk = choose_psk(server.config, offer, suites, server.now)
+    if psk is None or offer.psks is None:
+        offer.require_certificate()
+        return None
+    check_binder(server.flow.engine, server.flow.transcript, message.raw, offer.psks, psk)
+    return psk
+
+
+def _choose_group(server: Server, offer: Offer, psk: ChosenPsk | None) -> Group | None:
+    """None where a pre-shared key does without."""
+    return None if psk is not None and psk.mode is PskMode.PSK_KE else choose_group(server.config, offer)
 
 
 @dataclass(slots=True)
@@ -93,8 +120,10 @@ class ExpectSecondClientHello:
         check_second(self.first, offer, self.group)
         # RFC 8446 4.2.10: early data ends where the second ClientHello begins.
         self.server.flow.early_data = False
+        psk = _choose_psk(self.server, offer, (self.suite,), message)
+        group = None if psk is not None and psk.mode is PskMode.PSK_KE else self.group
         self.server.flow.transcript.add(message.raw)
-        return _Reply(self.server, offer, self.suite, self.group, retried=True).send()
+        return _Reply(self.server, offer, self.suite, group, psk, retried=True).send()
 
 
 @dataclass(slots=True)
@@ -104,19 +133,23 @@ class _Reply:
     server: Server
     offer: Offer
     suite: CipherSuite
-    group: Group
+    group: Group | None
+    psk: ChosenPsk | None
     retried: bool
 
     def send(self) -> State:
-        config, flow = self.server.config, self.server.flow
+        config, flow, psk = self.server.config, self.server.flow, self.psk
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        identity, scheme = choose_identity(config, self.offer)
+        chosen = choose_identity(config, self.offer) if psk is None else None
         alpn = choose_alpn(config, self.offer)
-        encrypted = self._encrypted_extensions(alpn)
+        answer = config.answer(self.offer.hello)
+        tickets = self._ticket_count()
+        encrypted = self._encrypted_extensions(alpn, answer, tickets)
         secrets = self._hello()
         flow.send(encrypted.write())
-        flow.send(Certificate(b"", identity.chain).write())
-        self._sign(identity, scheme)
+        if chosen is not None:
+            flow.send(Certificate(b"", chosen[0].chain).write())
+            self._sign(*chosen)
         flow.send(Finished(secrets.server.verify_data(flow.transcript.digest())).write())
         application = secrets.application(flow.transcript.digest())
         flow.log_application(application)
@@ -124,7 +157,7 @@ class _Reply:
         outcome = Outcome(
             suite=self.suite,
             group=self.group,
-            signature_scheme=scheme,
+            signature_scheme=None if chosen is None else chosen[1],
             alpn=alpn,
             server_name=self.offer.server_name,
             peer_certificates=(),
@@ -135,33 +168,56 @@ class _Reply:
             write_secret=application.server,
             exporter=application.exporter,
             retried=self.retried,
+            # Known once the client's Finished is.
+            resumption=ResumptionSecret(flow.engine, self.suite, b""),
+            resumed=psk is not None and psk.state is not None,
+            psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
+            remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
         )
-        return ExpectFinished(flow, secrets, application, outcome)
+        issue = _Issue(self.server, tickets, answer.remembered)
+        return ExpectFinished(flow, secrets, application, outcome, issue)
+
+    def _ticket_count(self) -> int:
+        """How many tickets this client gets."""
+        config, offer = self.server.config, self.offer
+        # RFC 8446 4.2.9: none that could not be used with the modes that the client lists.
+        if config.ticket_keys is None or not any(mode in offer.modes for mode in config.psk_modes):
+            return 0
+        if offer.tickets is None:
+            return config.tickets
+        # RFC 9149 section 3: as many as are asked for, up to a limit of the server's own.
+        return min(offer.tickets[self.psk is not None and self.psk.state is not None], MAX_TICKETS)
 
     def _hello(self) -> HandshakeSecrets:
-        server, flow = self.server, self.server.flow
-        public, shared = flow.engine.answer_share(self.group, self.offer.shares[self.group], server.random)
-        extensions: Extensions = {
-            ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3),
-            ExtensionType.KEY_SHARE: write_server_share(self.group, public),
-        }
+        server, flow, psk = self.server, self.server.flow, self.psk
+        shared = None
+        extensions: Extensions = {ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3)}
+        if self.group is not None:
+            public, shared = flow.engine.answer_share(self.group, self.offer.shares[self.group], server.random)
+            extensions[ExtensionType.KEY_SHARE] = write_server_share(self.group, public)
+        if psk is not None:
+            extensions[ExtensionType.PRE_SHARED_KEY] = write_u16(psk.index)
         hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
         flow.transcript.choose(self.suite)
         flow.send(hello.write())
-        secrets = HandshakeSecrets.derive(flow.engine, self.suite, shared, flow.transcript.digest())
+        early = EarlySecrets.derive(flow.engine, self.suite, None if psk is None else psk.psk.key)
+        secrets = early.handshake(shared, flow.transcript.digest())
         flow.log_handshake(secrets)
         flow.write_with(Epoch.HANDSHAKE, secrets.server)
         flow.read_with(Epoch.HANDSHAKE, secrets.client)
         return secrets
 
-    def _encrypted_extensions(self, alpn: bytes | None) -> EncryptedExtensions:
+    def _encrypted_extensions(self, alpn: bytes | None, answer: Answer, tickets: int) -> EncryptedExtensions:
         extensions: Extensions = {}
         # RFC 6066 section 3: an empty server_name tells that the name was looked at.
         if self.offer.server_name is not None:
             extensions[ExtensionType.SERVER_NAME] = b""
         if alpn is not None:
             extensions[ExtensionType.ALPN] = write_alpn((alpn,))
-        for kind, contents in self.server.config.answer(self.offer.hello).extensions:
+        # RFC 9149 section 3: the number of tickets that are going to be sent.
+        if self.offer.tickets is not None and self.server.config.ticket_keys is not None:
+            extensions[ExtensionType.TICKET_REQUEST] = bytes((tickets,))
+        for kind, contents in answer.extensions:
             if kind in PLACES or kind in extensions or kind not in self.offer.hello.extensions:
                 raise ApiMisuse(f"the extension {kind} cannot be answered: it was not offered, or is TLS's own")
             extensions[kind] = contents
@@ -181,6 +237,7 @@ class ExpectFinished:
     secrets: HandshakeSecrets
     application: ApplicationSecrets
     outcome: Outcome
+    issue: _Issue
     accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
 
     def receive(self, message: Message) -> State:
@@ -189,6 +246,40 @@ class ExpectFinished:
         expected = self.secrets.client.verify_data(self.flow.transcript.digest())
         if not compare_digest(finished.verify_data, expected):
             raise HandshakeError(Reason.BAD_FINISHED)
+        self.flow.transcript.add(message.raw)
+        resumption = self.secrets.resumption(self.flow.transcript.digest())
         self.flow.read_with(Epoch.APPLICATION, self.application.client)
-        self.flow.complete(self.outcome)
+        outcome = replace(self.outcome, resumption=resumption)
+        self.issue.send(outcome)
+        self.flow.complete(outcome)
         return Complete()
+
+
+@dataclass(frozen=True, slots=True)
+class _Issue:
+    """The tickets that follow a handshake."""
+
+    server: Server
+    count: int
+    remembered: bytes
+
+    def send(self, outcome: Outcome) -> None:
+        server, keys = self.server, self.server.config.ticket_keys
+        if keys is None:
+            return
+        for number in range(self.count):
+            # RFC 8446 4.6.1: the nonce tells the tickets of one connection apart; age_add is fresh for each.
+            nonce, age_add = bytes((number,)), int.from_bytes(server.random(4), "big")
+            state = TicketState(
+                key=outcome.resumption.key(nonce),
+                suite=outcome.suite,
+                issued=server.now,
+                lifetime=keys.lifetime,
+                age_add=age_add,
+                server_name=outcome.server_name,
+                alpn=outcome.alpn,
+                remembered=self.remembered,
+                peer_certificates=outcome.peer_certificates,
+            )
+            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), {})
+            server.flow.send(ticket.write())

@@ -45,3 +45,16 @@ class Transcript:
         if self._hash is None:
             raise RuntimeError("the transcript's hash is not chosen yet")
         return self._hash.copy().digest()
+
+    def digest_with(self, suite: CipherSuite, partial: bytes) -> bytes:
+        """The hash of everything added so far and of `partial` behind it, as binders need it.
+
+        Once a suite has been chosen (RFC 8446 4.2.11.2: after a retry), `suite` has its hash.
+        """
+        if self._hash is None:
+            running = self._engine.hash(suite.hash_name)
+            running.update(self._kept)
+        else:
+            running = self._hash.copy()
+        running.update(partial)
+        return running.digest()

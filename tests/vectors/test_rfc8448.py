@@ -14,12 +14,14 @@ from tcpls.tls.client_states import Client, ExpectServerHello
 from tcpls.tls.config import ClientConfig
 from tcpls.tls.connection import Established, TLSConnection
 from tcpls.tls.engine import PublicKey
+from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Flow
 from tcpls.tls.handshake import Handshake
-from tcpls.tls.key_schedule import HandshakeSecrets
+from tcpls.tls.key_schedule import BinderKind, EarlySecrets
 from tcpls.tls.messages import ClientHello, NewSessionTicket
 from tcpls.tls.openssl import OPENSSL, CurveShare, OpenSSLEngine, OpenSSLPublicKey, X25519Share
 from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.psk import OfferedPsks, PreSharedKey, bind, binder_of
 from tcpls.tls.record import HEADER_SIZE, ContentType, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.transcript import Transcript
@@ -106,7 +108,7 @@ def test_key_schedule(simple: dict[str, bytes]) -> None:
     transcript.add(message(simple["client_hello"]))
     transcript.choose(AES_128)
     transcript.add(message(simple["server_hello"]))
-    secrets = HandshakeSecrets.derive(OPENSSL, AES_128, shared, transcript.digest())
+    secrets = EarlySecrets.derive(OPENSSL, AES_128).handshake(shared, transcript.digest())
     assert secrets.client.secret == simple["client_handshake_traffic_secret"]
     assert secrets.server.secret == simple["server_handshake_traffic_secret"]
     assert secrets.master == simple["master_secret"]
@@ -172,3 +174,56 @@ def test_hello_retry_request(retry: dict[str, bytes]) -> None:
     sealer = RecordSealer(OPENSSL.aead, established.write_secret.keys())
     sealer.put(ContentType.ALERT, b"\x01\x00")
     assert sealer.pending == retry["client_close_notify"]
+
+
+# Section 4: the session of section 3 resumed, with early data.
+
+
+@pytest.fixture(scope="module")
+def resumed() -> dict[str, bytes]:
+    return load(4)
+
+
+def resumption_psk(simple: dict[str, bytes]) -> PreSharedKey:
+    """The key of the ticket that the server of section 3 has sent, as its client makes it."""
+    established, _ = shake_hands(simple, Log())
+    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), OPENSSL.invalid_tag)
+    opener.feed(simple["server_ticket"])
+    (message,) = PostHandshake(is_client=True).receive(next_record(opener)[1])
+    assert isinstance(message, NewSessionTicket)
+    assert message.max_early_data == 1024
+    ticket = established.ticket(message, 1.0)
+    assert ticket is not None
+    return ticket.psk
+
+
+def test_key_of_a_ticket(simple: dict[str, bytes], resumed: dict[str, bytes]) -> None:
+    established, _ = shake_hands(simple, Log())
+    assert established.resumption.secret == resumed["resumption_master_secret"]
+    assert resumption_psk(simple).key == resumed["resumption_key"]
+
+
+def test_early_secrets(simple: dict[str, bytes], resumed: dict[str, bytes]) -> None:
+    hello = message(resumed["client_hello"])
+    early = resumption_psk(simple).early_secrets(OPENSSL)
+    assert early.secret == resumed["early_secret"]
+    assert early.binder(BinderKind.RESUMPTION, resumed["binder_hash"]) == resumed["binder"]
+    transcript = Transcript(OPENSSL)
+    transcript.add(hello)
+    transcript.choose(AES_128)
+    traffic = early.traffic(transcript.digest())
+    assert traffic.secret == resumed["client_early_traffic_secret"]
+    assert (traffic.keys().key, traffic.keys().iv) == (resumed["client_early_key"], resumed["client_early_iv"])
+    assert early.exporter(transcript.digest()).secret == resumed["early_exporter_master_secret"]
+    sealer = RecordSealer(OPENSSL.aead, traffic.keys())
+    sealer.put(ContentType.APPLICATION_DATA, b"ABCDEF")
+    assert sealer.pending == resumed["early_data"]
+
+
+def test_binder_of_the_hello(simple: dict[str, bytes], resumed: dict[str, bytes]) -> None:
+    hello, psk = message(resumed["client_hello"]), resumption_psk(simple)
+    psks = OfferedPsks.read(hello_of(resumed["client_hello"]).extensions[ExtensionType.PRE_SHARED_KEY])
+    assert psks.identities[0][0] == psk.identity
+    assert binder_of(OPENSSL, Transcript(OPENSSL), hello[: -psks.binders_size], psk) == resumed["binder"]
+    zeros = hello[:-32] + bytes(32)
+    assert bind(OPENSSL, Transcript(OPENSSL), zeros, [psk]) == hello
