@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tcpls.kernel import ktls
+from tcpls.tls.engines import ENGINE_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 GUEST_TIMEOUT = 420
@@ -72,6 +73,15 @@ def _outcomes(report: Path) -> dict[str, Outcome]:
                 outcome = Outcome(child.tag, f"{child.get('message', '')}\n{child.text or ''}")
         outcomes[f"{case.get('classname')}::{case.get('name')}"] = outcome
     return outcomes
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=ENGINE_NAMES, help="the crypto engine of the tests of TLS (openssl)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--engine"):
+        os.environ["TCPLS_TEST_ENGINE"] = name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from tcpls.errors import ConfigurationError
 from tcpls.tls.config import Identity
 from tcpls.tls.engine import CryptoEngine, Trust
 
-ENGINE_NAMES = ("openssl",)
+ENGINE_NAMES = ("openssl", "minicrypto")
 
 
 class LoadIdentity(Protocol):
@@ -54,6 +54,8 @@ def library(name: str) -> Library:
     """Raises `ConfigurationError` for an unknown name, and when the engine's package is not installed."""
     if name == "openssl":
         return _openssl()
+    if name == "minicrypto":
+        return _minicrypto()
     raise ConfigurationError(f"{name!r} is no engine: {', '.join(ENGINE_NAMES)}")
 
 
@@ -68,4 +70,22 @@ def _openssl() -> Library:
         trust.load_trust,
         trust.TrustStore.from_pem,
         trust.system_trust,
+    )
+
+
+def _minicrypto() -> Library:
+    try:
+        from tcpls.tls import minicrypto_files as files
+        from tcpls.tls.minicrypto import MINICRYPTO
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the engine minicrypto needs pycryptodome: pip install 'tcpls[minicrypto]' ({error})"
+        ) from None
+    return Library(
+        MINICRYPTO,
+        files.load_identity,
+        files.identity_from_pem,
+        files.load_trust,
+        files.MiniTrustStore.from_pem,
+        files.system_trust,
     )

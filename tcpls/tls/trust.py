@@ -16,14 +16,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 
 from tcpls.errors import CertificateError, ConfigurationError, Reason
 from tcpls.tls.openssl import UNREADABLE
-
-_SYSTEM_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
-"""Where Debian, Fedora, SUSE and Alpine keep their authorities."""
+from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PEM_END = b"-----END CERTIFICATE-----"
@@ -116,7 +109,7 @@ def load_trust(path: Path | str) -> TrustStore:
     return TrustStore.from_pem(pem, str(path))
 
 
-def system_trust(bundles: Iterable[Path | str] = _SYSTEM_BUNDLES) -> TrustStore:
+def system_trust(bundles: Iterable[Path | str] = SYSTEM_BUNDLES) -> TrustStore:
     """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
     for path in map(Path, bundles):
         if path.is_file():

@@ -1,0 +1,195 @@
+"""Trust and private keys for the engine minicrypto: the counterparts of trust.py and credentials.py without OpenSSL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from Crypto.Hash import SHA256, SHA384, SHA512
+from Crypto.PublicKey import ECC, RSA
+from Crypto.PublicKey.ECC import EccKey
+
+from tcpls.errors import CertificateError, ConfigurationError, Reason
+from tcpls.tls.config import Identity
+from tcpls.tls.der import DerError
+from tcpls.tls.minicrypto import (
+    Key,
+    MiniSigner,
+    read_public_key,
+    schemes_of,
+    verify_ecdsa,
+    verify_eddsa,
+    verify_rsa,
+)
+from tcpls.tls.path import check_name, validate_path
+from tcpls.tls.system_bundles import SYSTEM_BUNDLES
+from tcpls.tls.x509 import SERVER_AUTH, Certificate, KeyKind, pem_blocks
+
+# The AlgorithmIdentifiers of signatures (RFC 5758, RFC 4055 with the parameters of RFC 8446 4.2.3, RFC 8410). SHA-1 is
+# not among them.
+_RSA = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): (SHA256, False),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): (SHA384, False),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): (SHA512, False),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402010500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
+    ): (SHA256, True),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402020500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
+    ): (SHA384, True),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402030500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402030500a203020140"
+    ): (SHA512, True),
+}
+_ECDSA = {
+    bytes.fromhex("300a06082a8648ce3d040302"): SHA256,
+    bytes.fromhex("300a06082a8648ce3d040303"): SHA384,
+    bytes.fromhex("300a06082a8648ce3d040304"): SHA512,
+}
+_EDDSA = {KeyKind.ED25519.value: KeyKind.ED25519, KeyKind.ED448.value: KeyKind.ED448}
+
+
+def _issued(issuer: Certificate, subject: Certificate) -> bool:
+    """Whether the issuer's key made the subject's signature, with an algorithm that is good enough."""
+    try:
+        key = read_public_key(issuer.public_key)
+    except ValueError:
+        return False
+    algorithm, signature, data = subject.algorithm, subject.signature, subject.signed
+    if isinstance(key, RSA.RsaKey):
+        if algorithm not in _RSA or not schemes_of(key):
+            return False
+        hash_of, is_pss = _RSA[algorithm]
+        return verify_rsa(key, hash_of, signature, data, is_pss=is_pss)
+    if key is None:
+        return False
+    if issuer.public_key.kind in (KeyKind.ED25519, KeyKind.ED448):
+        return _EDDSA.get(algorithm) is issuer.public_key.kind and verify_eddsa(key, signature, data)
+    return algorithm in _ECDSA and verify_ecdsa(key, _ECDSA[algorithm], signature, data)
+
+
+class MiniTrustStore:
+    """Trusted authorities, parsed once. Implements `Trust`."""
+
+    def __init__(self, authorities: Sequence[Certificate]) -> None:
+        self._authorities = tuple(authorities)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, source: str) -> MiniTrustStore:
+        """The certificates of a PEM file; `source` is what errors call it."""
+        return cls(_certificates(pem, f"{source}: no certificates in PEM form"))
+
+    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        try:
+            parsed = [Certificate.parse(der) for der in chain]
+        except DerError as error:
+            raise CertificateError(Reason.BAD_CERTIFICATE, str(error)) from None
+        validate_path(parsed, self._authorities, SERVER_AUTH, time, _issued)
+        check_name(parsed[0], name)
+
+
+def _certificates(pem: bytes, complaint: str) -> list[Certificate]:
+    try:
+        found = [Certificate.parse(der) for der in pem_blocks(pem, b"CERTIFICATE")]
+    except DerError:
+        found = []
+    if not found:
+        raise ConfigurationError(complaint)
+    return found
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+
+
+def load_trust(path: Path | str) -> MiniTrustStore:
+    """The authorities of a PEM file. Raises `ConfigurationError`, which names the file."""
+    return MiniTrustStore.from_pem(_read(path), str(path))
+
+
+def system_trust(bundles: Iterable[Path | str] = SYSTEM_BUNDLES) -> MiniTrustStore:
+    """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
+    for path in map(Path, bundles):
+        if path.is_file():
+            authorities = _each(path.read_bytes())
+            if authorities:
+                return MiniTrustStore(authorities)
+    raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
+
+
+def _each(bundle: bytes) -> list[Certificate]:
+    found = []
+    for part in re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle, re.DOTALL):
+        try:
+            found += [Certificate.parse(der) for der in pem_blocks(part, b"CERTIFICATE")]
+        except DerError:
+            continue
+    return found
+
+
+def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
+    """As `credentials.load_identity`."""
+    return identity_from_pem(
+        _read(certificate), _read(private_key), password, certificate=str(certificate), private_key=str(private_key)
+    )
+
+
+def identity_from_pem(
+    chain_pem: bytes,
+    key_pem: bytes,
+    password: bytes | None = None,
+    *,
+    certificate: str = "certificate",
+    private_key: str = "private key",
+) -> Identity:
+    """As `credentials.identity_from_pem`."""
+    chain = _certificates(chain_pem, f"{certificate}: no certificate in PEM form")
+    signer = _load_signer(key_pem, password, private_key)
+    try:
+        key = read_public_key(chain[0].public_key)
+    except ValueError:
+        key = None
+    if key is None:
+        raise ConfigurationError(f"{certificate}: the certificate's key is of a kind that is not supported")
+    if not signer.belongs_to(key):
+        raise ConfigurationError(f"{private_key}: this is not the key of the first certificate in {certificate}")
+    return Identity(tuple(each.der for each in chain), signer, chain[0].extensions.names)
+
+
+_KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+
+
+def _load_signer(pem: bytes, password: bytes | None, source: str) -> MiniSigner:
+    block = _KEY.search(pem)
+    if block is None:
+        raise ConfigurationError(f"{source}: no private key in PEM form")
+    locked = block[1] == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in block[0]
+    if locked is not (password is not None):
+        raise ConfigurationError(f"{source}: the private key {'needs a password' if locked else 'has no password'}")
+    key = _import(block[0].decode("ascii", errors="replace"), password)
+    if key is None or not key.has_private():
+        what = "no private key in PEM form" if password is None else "no private key, or the wrong password"
+        raise ConfigurationError(f"{source}: {what}")
+    try:
+        return MiniSigner(key)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error}") from None
+
+
+def _import(pem: str, password: bytes | None) -> Key | None:
+    passphrase = None if password is None else password.decode("utf-8", errors="surrogateescape")
+    for read in (RSA.import_key, ECC.import_key):
+        try:
+            key: RSA.RsaKey | EccKey = read(pem, passphrase)
+        except (ValueError, IndexError, TypeError):
+            continue
+        return key
+    return None
