@@ -5,6 +5,7 @@ Inside the second kernel (TCPLS_GUEST is set) nothing may skip: a skip there is 
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -77,11 +78,20 @@ def _outcomes(report: Path) -> dict[str, Outcome]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINE_NAMES, help="the crypto engine of the tests of TLS (openssl)")
+    # The conftests of folders import the engine before pytest has read its options for good.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--engine")
+    name = early.parse_known_args(sys.argv[1:])[0].engine
+    if name:
+        os.environ["TCPLS_TEST_ENGINE"] = name
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if name := config.getoption("--engine"):
-        os.environ["TCPLS_TEST_ENGINE"] = name
+    from tests.engine import ENGINE
+
+    wanted = config.getoption("--engine")
+    if wanted and wanted != ENGINE.name:
+        raise pytest.UsageError(f"--engine {wanted} came too late: set TCPLS_TEST_ENGINE={wanted}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

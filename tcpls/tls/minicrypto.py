@@ -71,7 +71,10 @@ _SCHEMES: dict[KeyKind, tuple[SignatureScheme, ...]] = {
 }
 
 _CURVE_OF = {KeyKind.P256: "P-256", KeyKind.P384: "P-384", KeyKind.P521: "P-521"}
-_KIND_OF = {curve: kind for kind, curve in _CURVE_OF.items()} | {"Ed25519": KeyKind.ED25519, "Ed448": KeyKind.ED448}
+_KIND_OF = {f"NIST {curve}": kind for kind, curve in _CURVE_OF.items()} | {
+    "Ed25519": KeyKind.ED25519,
+    "Ed448": KeyKind.ED448,
+}
 
 _LEAST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
