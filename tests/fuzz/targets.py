@@ -22,14 +22,16 @@ from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
-from tcpls.tls.flow import MessageToSend
+from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.messages import HEADER_SIZE, KeyUpdate, NewSessionTicket
 from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import Ticket, TicketKeys, TicketState
 from tests.fuzz.null_engine import NullEngine, NullKey
 from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, trust
 
@@ -54,7 +56,9 @@ class Target:
 
 # The first byte of an input says what is configured.
 
-RETRY, ALPN, NARROW = 1, 2, 4
+RETRY, ALPN, NARROW, PSK = 1, 2, 4, 8
+OPTIONS = range(16)
+KEY = PreSharedKey(b"identity", bytes(32))
 
 
 def _client_config(options: int) -> ClientConfig:
@@ -64,6 +68,8 @@ def _client_config(options: int) -> ClientConfig:
         alpn=(b"h2", b"http/1.1") if options & ALPN else (),
         groups=(Group.X25519, Group.SECP256R1),
         extra_extensions=EXTRA,
+        psks=(KEY,) if options & PSK else (),
+        tickets=2,
         engine=ENGINE,
     )
 
@@ -74,6 +80,8 @@ def _server_config(options: int) -> ServerConfig:
         alpn=(b"h2",) if options & ALPN else (),
         groups=(Group.SECP256R1,) if options & RETRY else (Group.X25519, Group.SECP256R1),
         suites=(SUITE,) if options & NARROW else tuple(CipherSuite),
+        psks=(KEY,) if options & PSK else (),
+        ticket_keys=TicketKeys(ENGINE, seeded(3)),
         engine=ENGINE,
     )
 
@@ -83,7 +91,7 @@ def client_of(options: int) -> ClientHandshake:
 
 
 def server_of(options: int) -> ServerHandshake:
-    return ServerHandshake(_server_config(options), random=seeded(2))
+    return ServerHandshake(_server_config(options), random=seeded(2), time=TIME)
 
 
 def messages(data: bytes) -> list[bytes]:
@@ -113,7 +121,8 @@ def flights(options: int) -> tuple[bytes, bytes]:
     for _ in range(3):
         for number, (sender, receiver) in enumerate(((client, server), (server, client))):
             for event in sender.events():
-                if isinstance(event, MessageToSend):
+                # Tickets follow the handshake: `post_handshake` is for them.
+                if isinstance(event, MessageToSend) and event.epoch is not Epoch.APPLICATION:
                     said[number].append(event.data)
                     receiver.receive(receiver.read_epoch, event.data)
     return b"".join(said[0]), b"".join(said[1])
@@ -130,7 +139,7 @@ def server_handshake(data: bytes) -> None:
 
 
 def _handshake_seeds(number: int) -> list[bytes]:
-    return [bytes((options,)) + flights(options)[number] for options in range(8)]
+    return [bytes((options,)) + flights(options)[number] for options in OPTIONS]
 
 
 # Whole connections: records, alerts, change_cipher_spec. The second byte is the size of the pieces that arrive.
@@ -159,14 +168,14 @@ def client_connection(data: bytes) -> None:
 
 def server_connection(data: bytes) -> None:
     if len(data) > 2:
-        _connect(ServerConnection(_server_config(data[0]), random=seeded(2)), data[2:], data[1] * 8 + 1)
+        _connect(ServerConnection(_server_config(data[0]), random=seeded(2), time=TIME), data[2:], data[1] * 8 + 1)
 
 
 def _connection_seeds(number: int) -> list[bytes]:
     seeds = []
-    for options in range(8):
+    for options in OPTIONS:
         client = ClientConnection(_client_config(options), random=seeded(1), time=TIME)
-        server = ServerConnection(_server_config(options), random=seeded(2))
+        server = ServerConnection(_server_config(options), random=seeded(2), time=TIME)
         said = [b"", b""]
         for _ in range(3):
             for index, (sender, receiver) in enumerate(((client, server), (server, client))):
@@ -280,6 +289,18 @@ def certificates(data: bytes) -> None:
             act()
 
 
+def tickets(data: bytes) -> None:
+    for kind in (Ticket, TicketState):
+        with suppress(PeerError):
+            kind.read(kind.read(data).write())
+
+
+def _ticket_seeds() -> list[bytes]:
+    kept = Ticket(b"identity", bytes(32), SUITE, 7, 1000.0, 7200, NAME, b"h2", True, 16384, b"remembered")
+    sealed = TicketState(bytes(32), SUITE, 1000, 7200, 7, NAME, b"h2", 16384, b"remembered", (b"certificate",))
+    return [kept.write(), sealed.write()]
+
+
 def _post_seeds() -> list[bytes]:
     ticket = NewSessionTicket(7200, 1, b"\0", b"ticket", {42: bytes(4)}).write()
     return [b"\xff" + ticket + KeyUpdate(False).write(), b"\x01" + ticket, b"\xfe" + KeyUpdate(True).write()]
@@ -293,5 +314,6 @@ TARGETS: dict[str, Target] = {
     "session_records": Target(session_records, _session_seeds),
     "plain_records": Target(plain_records, _plain_seeds),
     "post_handshake": Target(post_handshake, _post_seeds),
+    "tickets": Target(tickets, _ticket_seeds),
     "certificates": Target(certificates, lambda: [leaf(kind).der for kind in KINDS]),
 }

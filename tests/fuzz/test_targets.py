@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tcpls.tls.flow import Outcome
-from tests.fuzz.targets import TARGETS, client_of, flights, messages, server_of
+from tests.fuzz.targets import OPTIONS, TARGETS, client_of, flights, messages, server_of
 
 MUTATIONS = 1500
 
@@ -42,7 +42,7 @@ def test_a_target_takes_its_seeds_and_what_is_made_of_them(name: str) -> None:
         target.run(mutate(choice.choice(seeds), choice))
 
 
-@pytest.mark.parametrize("options", range(8))
+@pytest.mark.parametrize("options", OPTIONS)
 def test_the_seeds_of_a_handshake_go_all_the_way(options: int) -> None:
     """Or else the mutations of them would never come far."""
     for handshake, said in zip((server_of(options), client_of(options)), flights(options), strict=True):
