@@ -97,6 +97,12 @@ class CryptoEngine(Protocol):
         What an encapsulation draws may come from the library's own generator.
         """
 
+    def static_share(self, group: Group, private: bytes) -> PrivateShare:
+        """The share of a private key that is kept: 32 bytes, of X25519 or P-256 (RFC 9180 7.1.2).
+
+        Raises `ConfigurationError` for what is no private key.
+        """
+
     def public_key(self, certificate: bytes) -> PublicKey:
         """The key of a DER certificate. Raises `CertificateError` (BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE)."""
 

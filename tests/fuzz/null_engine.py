@@ -74,5 +74,8 @@ class NullEngine:
     def answer_share(self, group: Group, peer: bytes, random: Random) -> tuple[bytes, bytes]:
         return SHARE, SHARE
 
+    def static_share(self, group: Group, private: bytes) -> PrivateShare:
+        return NullShare(group)
+
     def public_key(self, certificate: bytes) -> PublicKey:
         return NullKey()
