@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group
-from tcpls.tls.engine import CryptoEngine, InvalidTag, PrivateShare
+from tcpls.tls.engine import CryptoEngine, PrivateShare
 from tcpls.tls.suites import IV_SIZE, TAG_SIZE, CipherSuite, Random, TrafficKeys
 from tcpls.wire import Buffer
 
@@ -150,7 +150,7 @@ class Context:
         buffer = bytearray(len(ciphertext) - TAG_SIZE)
         try:
             self.engine.aead(self._keys).decrypt_into(self._nonce(), ciphertext, associated_data, buffer)
-        except InvalidTag:
+        except self.engine.invalid_tag:
             return None
         self._sequence += 1
         return bytes(buffer)

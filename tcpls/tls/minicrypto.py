@@ -356,6 +356,15 @@ class MiniCryptoEngine:
         share = self.private_share(group, random)
         return share.public, share.exchange(peer)
 
+    def static_share(self, group: Group, private: bytes) -> PrivateShare:
+        if group is Group.X25519 and len(private) == 32:
+            return MontgomeryShare(group, private)
+        scalar = int.from_bytes(private, "big")
+        if group is not Group.SECP256R1 or len(private) != 32 or not 1 <= scalar < _CURVES[group][1]:
+            raise ConfigurationError(f"this is no private key of {group.label}")
+        # CurveShare makes the key n + 1 from the number n.
+        return CurveShare(group, lambda size: (scalar - 1).to_bytes(size, "big"))
+
     def public_key(self, certificate: bytes) -> PublicKey:
         try:
             key = read_public_key(Certificate.parse(certificate).public_key)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tcpls.tls.hpke import AeadId, Context, HpkeSuite, Kdf, Kem, sender_with, setup_receiver
-from tcpls.tls.openssl import OPENSSL
+from tests.engine import ENGINE
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "rfc9180_base.json").read_text())
 
@@ -17,12 +17,12 @@ VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "rfc9180_bas
 def contexts(vector: dict[str, Any]) -> tuple[bytes, Context, Context]:
     suite = HpkeSuite(Kem(vector["kem_id"]), Kdf(vector["kdf_id"]), AeadId(vector["aead_id"]))
     ephemeral, private = (
-        OPENSSL.static_share(suite.kem.group, bytes.fromhex(vector[name])) for name in ("skEm", "skRm")
+        ENGINE.static_share(suite.kem.group, bytes.fromhex(vector[name])) for name in ("skEm", "skRm")
     )
     public, info = bytes.fromhex(vector["pkRm"]), bytes.fromhex(vector["info"])
     assert private.public == public
-    encapsulated, sender = sender_with(OPENSSL, suite, public, info, ephemeral)
-    return encapsulated, sender, setup_receiver(OPENSSL, suite, bytes.fromhex(vector["enc"]), private, info)
+    encapsulated, sender = sender_with(ENGINE, suite, public, info, ephemeral)
+    return encapsulated, sender, setup_receiver(ENGINE, suite, bytes.fromhex(vector["enc"]), private, info)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])

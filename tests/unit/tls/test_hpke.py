@@ -9,7 +9,7 @@ import pytest
 from tcpls.errors import Alert, ApiMisuse, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.hpke import AeadId, Context, HpkeSuite, Kdf, Kem, setup_receiver, setup_sender
-from tcpls.tls.openssl import OPENSSL
+from tests.engine import ENGINE
 from tests.unit.tls.pair import refused, seeded
 
 SUITES = [HpkeSuite(*each) for each in itertools.product(Kem, Kdf, AeadId)]
@@ -17,10 +17,10 @@ SUITE = HpkeSuite(Kem.X25519_HKDF_SHA256, Kdf.HKDF_SHA256, AeadId.AES_128_GCM)
 
 
 def pair(suite: HpkeSuite = SUITE, *, sent: bytes = b"info", received: bytes = b"info") -> tuple[Context, Context]:
-    private = OPENSSL.private_share(suite.kem.group, seeded(1))
-    encapsulated, sender = setup_sender(OPENSSL, suite, private.public, sent, seeded(2))
+    private = ENGINE.private_share(suite.kem.group, seeded(1))
+    encapsulated, sender = setup_sender(ENGINE, suite, private.public, sent, seeded(2))
     assert len(encapsulated) == len(private.public) == suite.kem.public_size
-    return sender, setup_receiver(OPENSSL, suite, encapsulated, private, received)
+    return sender, setup_receiver(ENGINE, suite, encapsulated, private, received)
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=str)
@@ -66,11 +66,11 @@ def test_info_binds_the_context() -> None:
 )
 def test_no_point(kem: Kem, point: bytes) -> None:
     suite = HpkeSuite(kem, Kdf.HKDF_SHA256, AeadId.AES_128_GCM)
-    private = OPENSSL.private_share(kem.group, seeded(1))
+    private = ENGINE.private_share(kem.group, seeded(1))
     with pytest.raises(HandshakeError) as sending:
-        setup_sender(OPENSSL, suite, point, b"", seeded(2))
+        setup_sender(ENGINE, suite, point, b"", seeded(2))
     with pytest.raises(HandshakeError) as receiving:
-        setup_receiver(OPENSSL, suite, point, private, b"")
+        setup_receiver(ENGINE, suite, point, private, b"")
     for raised in (sending, receiving):
         refused(raised.value, Reason.BAD_KEY_SHARE, Alert.ILLEGAL_PARAMETER)
 
@@ -87,7 +87,7 @@ def test_no_point(kem: Kem, point: bytes) -> None:
 )
 def test_no_private_key(group: Group, private: bytes) -> None:
     with pytest.raises(ConfigurationError, match="no private key"):
-        OPENSSL.static_share(group, private)
+        ENGINE.static_share(group, private)
 
 
 def test_an_export_is_bounded() -> None:
