@@ -131,7 +131,9 @@ class Channel:
         # RFC 8446 6: alerts are not fragmented, and 5.1: there is one in a record. The level means nothing.
         if len(content) != 2:
             raise ProtocolViolation(Reason.BAD_LENGTH, "an alert is two bytes")
-        self._alerts.count(now)
+        # RFC 8446 6.1: user_canceled alone does not end anything, and can come again and again.
+        if content[1] == Alert.USER_CANCELED:
+            self._alerts.count(now)
         return content[1]
 
     def refuse(self, content_type: int) -> ProtocolViolation:

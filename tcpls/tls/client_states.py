@@ -214,7 +214,9 @@ class ExpectServerHello:
             _write_extensions(client.config, shares.values(), cookie),
         )
         psks = client.psks(suite)
-        return ExpectServerHello(client, _send_hello(client, hello, psks), shares, suite, psks)
+        hello = _send_hello(client, hello, psks)
+        flow.flight_over = True
+        return ExpectServerHello(client, hello, shares, suite, psks)
 
     def _agree(self, message: Message, answer: ServerHello, suite: CipherSuite) -> State:
         flow = self.client.flow

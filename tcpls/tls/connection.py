@@ -131,6 +131,9 @@ class TLSConnection:
             raise
         except PeerError as error:
             self._finished_with = True
+            if self._sealer is not None:
+                # RFC 8446 D.4: an alert that is protected stands where the second flight would.
+                self._before_message(bytearray())
             self._write(ContentType.ALERT, bytes((_FATAL, error.alert)))
             if isinstance(error, HandshakeError):
                 raise

@@ -97,6 +97,8 @@ class Flow:
         """Whether change_cipher_spec records are to be sent (RFC 8446 D.4)."""
         self.early_data = False
         """Whether the client sends early data, which this end refuses and so has to skip (RFC 8446 4.2.10)."""
+        self.flight_over = False
+        """Whether the peer has nothing more to say before it has read an answer that goes out now."""
         self._key_log = key_log
         self._write_epoch = Epoch.INITIAL
         self._events: list[FlowEvent] = []

@@ -70,6 +70,10 @@ class Handshake:
             # RFC 8446 5.1: a message must not span a change of keys.
             if flow.read_epoch is not epoch and self._reassembly.pending:
                 raise HandshakeError(Reason.MESSAGE_ACROSS_KEYS)
+            # RFC 8446 4.1.4: what follows a retry answers it, and cannot have come along with what led to it.
+            if flow.flight_over and self._reassembly.pending:
+                raise HandshakeError(Reason.UNEXPECTED_MESSAGE, "ahead of its turn")
+            flow.flight_over = False
 
 
 class ClientHandshake(Handshake):

@@ -87,6 +87,7 @@ class ExpectClientHello:
             ExtensionType.KEY_SHARE: write_u16(group),
         }
         flow.send(ServerHello(RETRY_RANDOM, offer.hello.session_id, suite.code, extensions).write())
+        flow.flight_over = True
         return ExpectSecondClientHello(self.server, offer, suite, group)
 
 

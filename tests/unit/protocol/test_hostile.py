@@ -240,6 +240,13 @@ def test_alerts_that_mean_nothing_are_bounded_by_time() -> None:
         give_raw(core, bytes((1, Alert.USER_CANCELED)), 21)
 
 
+def test_close_notify_may_follow_as_many_of_them_as_are_allowed() -> None:
+    core = server()
+    for _ in range(ALERTS_PER_SECOND):
+        give_raw(core, bytes((1, Alert.USER_CANCELED)), 21)
+    give_raw(core, bytes((1, Alert.CLOSE_NOTIFY)), 21)
+
+
 @pytest.mark.parametrize(
     ("reason", "content"),
     [(Reason.EMPTY_RECORD, b""), (Reason.BAD_LENGTH, b"\x01"), (Reason.BAD_LENGTH, b"\x01\x00\x00")],

@@ -176,6 +176,13 @@ def test_cookie_and_group_of_a_retry() -> None:
     assert (second.random, second.session_id, second.suites) == (first.random, first.session_id, first.suites)
 
 
+@pytest.mark.parametrize("size", [1, 4, 40])
+def test_nothing_comes_along_with_a_retry(size: int) -> None:
+    client, hello = start()
+    both = retry_request(hello, {51: write_u16(Group.SECP256R1)}) + server_hello(hello).write()[:size]
+    refuses(client, Epoch.INITIAL, both, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
+
+
 def test_cookie_alone_keeps_the_share() -> None:
     client, first = start()
     client.receive(Epoch.INITIAL, retry_request(first, {44: write_cookie(b"cookie")}))

@@ -194,6 +194,20 @@ def test_change_cipher_spec_is_where_it_belongs() -> None:
     assert not client.data_to_send().startswith(CHANGE_CIPHER_SPEC)
 
 
+@pytest.mark.parametrize("compatible", [True, False])
+def test_change_cipher_spec_is_ahead_of_a_protected_alert(compatible: bool) -> None:
+    """RFC 8446 D.4: what is protected looks like the rest of a resumption, a refusal too."""
+    client, server = make_client(server_name="other.example", middlebox_compatibility=compatible), make_server()
+    move(client, server)
+    with pytest.raises(HandshakeError):
+        client.receive_data(server.data_to_send())
+    refusal = client.data_to_send()
+    assert refusal.startswith(CHANGE_CIPHER_SPEC + b"\x17" if compatible else b"\x17")
+    with pytest.raises(AlertReceived) as caught:
+        server.receive_data(refusal)
+    assert caught.value.alert == Alert.BAD_CERTIFICATE
+
+
 def test_change_cipher_spec_is_dropped_and_bounded() -> None:
     client, server = make_client(), make_server()
     client.receive_data(CHANGE_CIPHER_SPEC)

@@ -217,6 +217,13 @@ def retried(**changes: Any) -> tuple[ServerHandshake, ClientHello, ClientHello]:
     return server, hellos[0], hellos[1]
 
 
+def test_a_second_hello_does_not_come_ahead_of_the_retry() -> None:
+    _, first, second = retried()
+    server = make(groups=(Group.SECP256R1,))
+    both = first.write() + second.write()[:1]
+    refuses(server, both, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
