@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import peers
+from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection
 from tcpls.tls.credentials import load_identity
@@ -24,7 +25,9 @@ from tcpls.tls.trust import load_trust
 
 def tcpls_handshake(files: peers.Files) -> Callable[[], None]:
     server_config = ServerConfig(identities=(load_identity(files.certificate, files.key),))
-    client_config = ClientConfig(server_name="localhost", trust=load_trust(Path(files.ca)))
+    # The same key exchange for both: the files of `peers` have OpenSSL take x25519.
+    trust = load_trust(Path(files.ca))
+    client_config = ClientConfig(server_name="localhost", trust=trust, groups=(Group.X25519,))
     now = datetime.datetime.now(datetime.UTC)
 
     def handshake() -> None:
