@@ -6,11 +6,13 @@ from datetime import datetime
 
 from tcpls.errors import ApiMisuse, HandshakeError, PeerError, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
-from tcpls.tls.client_states import Client, start
+from tcpls.tls.client_hello import Client
+from tcpls.tls.client_states import start
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.flow import Epoch, Flow, FlowEvent, State
 from tcpls.tls.messages import Reassembly
-from tcpls.tls.server_states import ExpectClientHello, Server
+from tcpls.tls.server_finish import Server
+from tcpls.tls.server_states import ExpectClientHello
 from tcpls.tls.suites import Random
 from tcpls.wire import Buffer
 

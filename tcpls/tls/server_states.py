@@ -1,15 +1,13 @@
-"""The server's side of the handshake (RFC 8446 section 4): one class per awaited message, which has what it needs."""
+"""The server's side of the handshake until its own flight (RFC 8446 sections 4.1 to 4.3)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from hmac import compare_digest
+from dataclasses import dataclass, field
 
-from tcpls.errors import ApiMisuse, HandshakeError, Reason
+from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.config import Answer, Identity, ServerConfig
+from tcpls.tls.config import Answer, Identity
 from tcpls.tls.extensions import (
     PLACES,
     TLS_1_3,
@@ -19,8 +17,8 @@ from tcpls.tls.extensions import (
     write_server_share,
     write_u16,
 )
-from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
-from tcpls.tls.key_schedule import ApplicationSecrets, EarlySecrets, HandshakeSecrets, ResumptionSecret
+from tcpls.tls.flow import Epoch, Outcome, State
+from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import (
     RANDOM_SIZE,
     RETRY_RANDOM,
@@ -31,30 +29,15 @@ from tcpls.tls.messages import (
     Finished,
     HandshakeType,
     Message,
-    NewSessionTicket,
     ServerHello,
     signed_content,
 )
 from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_identity, choose_suite
 from tcpls.tls.psk import PskMode
 from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
-from tcpls.tls.suites import CipherSuite, Random
-from tcpls.tls.tickets import MAX_TICKETS, TicketState
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What every state of one server's handshake shares. `time`: of the handshake, which tickets need."""
-
-    config: ServerConfig
-    flow: Flow
-    random: Random
-    time: datetime | None = None
-
-    @property
-    def now(self) -> int:
-        """Milliseconds since 1970."""
-        return 0 if self.time is None else int(self.time.timestamp() * 1000)
+from tcpls.tls.server_finish import ExpectFinished, Issue, Server
+from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import MAX_TICKETS
 
 
 @dataclass(slots=True)
@@ -175,7 +158,7 @@ class _Reply:
             psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
             remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
         )
-        issue = _Issue(self.server, tickets, answer.remembered)
+        issue = Issue(self.server, tickets, answer.remembered)
         return ExpectFinished(flow, secrets, application, outcome, issue)
 
     def _ticket_count(self) -> int:
@@ -228,59 +211,3 @@ class _Reply:
         flow = self.server.flow
         signature = identity.signer.sign(scheme, signed_content(flow.transcript.digest()))
         flow.send(CertificateVerify(scheme, signature).write())
-
-
-@dataclass(slots=True)
-class ExpectFinished:
-    """The client's Finished."""
-
-    flow: Flow
-    secrets: HandshakeSecrets
-    application: ApplicationSecrets
-    outcome: Outcome
-    issue: _Issue
-    accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
-
-    def receive(self, message: Message) -> State:
-        finished = Finished.read(message.body(), self.outcome.suite.hash_size)
-        # RFC 8446 4.4.4: a wrong Finished is a decrypt_error.
-        expected = self.secrets.client.verify_data(self.flow.transcript.digest())
-        if not compare_digest(finished.verify_data, expected):
-            raise HandshakeError(Reason.BAD_FINISHED)
-        self.flow.transcript.add(message.raw)
-        resumption = self.secrets.resumption(self.flow.transcript.digest())
-        self.flow.read_with(Epoch.APPLICATION, self.application.client)
-        outcome = replace(self.outcome, resumption=resumption)
-        self.issue.send(outcome)
-        self.flow.complete(outcome)
-        return Complete()
-
-
-@dataclass(frozen=True, slots=True)
-class _Issue:
-    """The tickets that follow a handshake."""
-
-    server: Server
-    count: int
-    remembered: bytes
-
-    def send(self, outcome: Outcome) -> None:
-        server, keys = self.server, self.server.config.ticket_keys
-        if keys is None:
-            return
-        for number in range(self.count):
-            # RFC 8446 4.6.1: the nonce tells the tickets of one connection apart; age_add is fresh for each.
-            nonce, age_add = bytes((number,)), int.from_bytes(server.random(4), "big")
-            state = TicketState(
-                key=outcome.resumption.key(nonce),
-                suite=outcome.suite,
-                issued=server.now,
-                lifetime=keys.lifetime,
-                age_add=age_add,
-                server_name=outcome.server_name,
-                alpn=outcome.alpn,
-                remembered=self.remembered,
-                peer_certificates=outcome.peer_certificates,
-            )
-            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), {})
-            server.flow.send(ticket.write())

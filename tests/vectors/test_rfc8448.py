@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.client_states import Client, ExpectServerHello
+from tcpls.tls.client_hello import Client
+from tcpls.tls.client_states import ExpectServerHello
 from tcpls.tls.config import ClientConfig
 from tcpls.tls.connection import Established, TLSConnection
 from tcpls.tls.engine import PublicKey

@@ -1,0 +1,113 @@
+"""The ClientHello that a client sends (RFC 8446 section 4.1.2): its extensions, the keys that it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
+from tcpls.tls.config import ClientConfig, is_address
+from tcpls.tls.engine import PrivateShare
+from tcpls.tls.extensions import (
+    TLS_1_3,
+    Extensions,
+    ExtensionType,
+    write_alpn,
+    write_client_shares,
+    write_code_points,
+    write_cookie,
+    write_offered_versions,
+    write_server_name,
+)
+from tcpls.tls.flow import Flow
+from tcpls.tls.key_schedule import BinderKind
+from tcpls.tls.messages import (
+    ClientHello,
+)
+from tcpls.tls.psk import (
+    PreSharedKey,
+    bind,
+    unbound,
+    write_psk_modes,
+    write_ticket_request,
+)
+from tcpls.tls.suites import CipherSuite, Random
+from tcpls.tls.tickets import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What every state of one client's handshake shares. `time`: at which certificates are judged."""
+
+    config: ClientConfig
+    flow: Flow
+    random: Random
+    time: datetime
+
+    @property
+    def resumes(self) -> Ticket | None:
+        """The ticket, if it is good for this handshake."""
+        config, ticket = self.config, self.config.ticket
+        if ticket is None:
+            return None
+        good = (
+            ticket.alive(self.time.timestamp())
+            # RFC 8446 4.6.1: for the same name, because the certificate of that session was for it.
+            and ticket.server_name == config.server_name
+            # Whoever wants to know the server cannot resume a session in which it was not looked at.
+            and (ticket.verified or config.trust is None)
+            and any(ticket.psk.fits(suite) for suite in config.suites)
+        )
+        return ticket if good else None
+
+    def psks(self, suite: CipherSuite | None) -> tuple[PreSharedKey, ...]:
+        """The keys to offer. RFC 8446 4.1.4: after a retry, those that do not fit its `suite` are left out."""
+        ticket, config = self.resumes, self.config
+        keys = config.psks if ticket is None else (ticket.psk, *config.psks)
+        suites = config.suites if suite is None else (suite,)
+        return tuple(key for key in keys if any(key.fits(each) for each in suites))
+
+    def age(self, psk: PreSharedKey) -> int:
+        """RFC 8446 4.2.11: the obfuscated age of a ticket; of other keys, 0."""
+        ticket = self.config.ticket
+        if psk.kind is not BinderKind.RESUMPTION or ticket is None:
+            return 0
+        return ticket.obfuscated_age(self.time.timestamp())
+
+
+def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare], cookie: bytes | None) -> Extensions:
+    extensions: Extensions = {}
+    if config.server_name is not None and not is_address(config.server_name):
+        extensions[ExtensionType.SERVER_NAME] = write_server_name(config.server_name)
+    extensions[ExtensionType.SUPPORTED_GROUPS] = write_code_points(config.groups)
+    extensions[ExtensionType.SIGNATURE_ALGORITHMS] = write_code_points(config.schemes)
+    # RFC 8446 4.2.3: certificates may be signed in more ways than handshakes.
+    extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT] = write_code_points(
+        (*config.schemes, *CERTIFICATE_ONLY_SCHEMES)
+    )
+    if config.alpn:
+        extensions[ExtensionType.ALPN] = write_alpn(config.alpn)
+    extensions[ExtensionType.SUPPORTED_VERSIONS] = write_offered_versions((TLS_1_3,))
+    extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
+    if cookie is not None:
+        extensions[ExtensionType.COOKIE] = write_cookie(cookie)
+    # RFC 8446 4.2.9: without the modes, a server gives no tickets.
+    if config.tickets or config.psks or config.ticket is not None:
+        extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
+    if config.tickets:
+        extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
+    extensions.update(config.extra_extensions)
+    return extensions
+
+
+def send_hello(client: Client, hello: ClientHello, psks: tuple[PreSharedKey, ...]) -> ClientHello:
+    """Sends the hello, with its binders if there are keys to offer; gives it as it was offered."""
+    if not psks:
+        client.flow.send(hello.write())
+        return hello
+    # RFC 8446 4.2.11: the last extension of all.
+    offered: Extensions = {ExtensionType.PRE_SHARED_KEY: unbound(psks, [client.age(psk) for psk in psks]).write()}
+    hello = replace(hello, extensions={**hello.extensions, **offered})
+    client.flow.send(bind(client.flow.engine, client.flow.transcript, hello.write(), psks))
+    return hello

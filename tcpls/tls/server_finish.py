@@ -1,0 +1,92 @@
+"""The client's last flight, and the tickets that follow it (RFC 8446 sections 4.4 and 4.6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hmac import compare_digest
+
+from tcpls.errors import HandshakeError, Reason
+from tcpls.tls.config import ServerConfig
+from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
+from tcpls.tls.key_schedule import ApplicationSecrets, HandshakeSecrets
+from tcpls.tls.messages import (
+    Finished,
+    HandshakeType,
+    Message,
+    NewSessionTicket,
+)
+from tcpls.tls.suites import Random
+from tcpls.tls.tickets import TicketState
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What every state of one server's handshake shares. `time`: of the handshake, which tickets need."""
+
+    config: ServerConfig
+    flow: Flow
+    random: Random
+    time: datetime | None = None
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return 0 if self.time is None else int(self.time.timestamp() * 1000)
+
+
+@dataclass(slots=True)
+class ExpectFinished:
+    """The client's Finished."""
+
+    flow: Flow
+    secrets: HandshakeSecrets
+    application: ApplicationSecrets
+    outcome: Outcome
+    issue: Issue
+    accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
+
+    def receive(self, message: Message) -> State:
+        finished = Finished.read(message.body(), self.outcome.suite.hash_size)
+        # RFC 8446 4.4.4: a wrong Finished is a decrypt_error.
+        expected = self.secrets.client.verify_data(self.flow.transcript.digest())
+        if not compare_digest(finished.verify_data, expected):
+            raise HandshakeError(Reason.BAD_FINISHED)
+        self.flow.transcript.add(message.raw)
+        resumption = self.secrets.resumption(self.flow.transcript.digest())
+        self.flow.read_with(Epoch.APPLICATION, self.application.client)
+        outcome = replace(self.outcome, resumption=resumption)
+        self.issue.send(outcome)
+        self.flow.complete(outcome)
+        return Complete()
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """The tickets that follow a handshake."""
+
+    server: Server
+    count: int
+    remembered: bytes
+
+    def send(self, outcome: Outcome) -> None:
+        server, keys = self.server, self.server.config.ticket_keys
+        if keys is None:
+            return
+        for number in range(self.count):
+            # RFC 8446 4.6.1: the nonce tells the tickets of one connection apart; age_add is fresh for each.
+            nonce, age_add = bytes((number,)), int.from_bytes(server.random(4), "big")
+            state = TicketState(
+                key=outcome.resumption.key(nonce),
+                suite=outcome.suite,
+                issued=server.now,
+                lifetime=keys.lifetime,
+                age_add=age_add,
+                server_name=outcome.server_name,
+                alpn=outcome.alpn,
+                remembered=self.remembered,
+                peer_certificates=outcome.peer_certificates,
+            )
+            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), {})
+            server.flow.send(ticket.write())
