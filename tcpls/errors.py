@@ -35,6 +35,7 @@ class Alert(enum.IntEnum):
     UNKNOWN_PSK_IDENTITY = 115
     CERTIFICATE_REQUIRED = 116
     NO_APPLICATION_PROTOCOL = 120
+    ECH_REQUIRED = 121
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tcpls.cli import cc, client, doctor, server
+from tcpls.cli import cc, client, doctor, ech, server
 from tcpls.cli.run import guarded
 
 COMMANDS = {"client": client.main, "server": server.main}
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers.add_parser("server", help="serve files, an echo, or standard input and output", add_help=False)
     cc.add_parser(subparsers)
     doctor.add_parser(subparsers)
+    ech.add_parser(subparsers)
     return parser
 
 
