@@ -76,7 +76,7 @@ class Client:
         return ticket.obfuscated_age(self.time.timestamp())
 
 
-def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare], cookie: bytes | None) -> Extensions:
+def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare]) -> Extensions:
     extensions: Extensions = {}
     if config.server_name is not None and not is_address(config.server_name):
         extensions[ExtensionType.SERVER_NAME] = write_server_name(config.server_name)
@@ -90,8 +90,6 @@ def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare
         extensions[ExtensionType.ALPN] = write_alpn(config.alpn)
     extensions[ExtensionType.SUPPORTED_VERSIONS] = write_offered_versions((TLS_1_3,))
     extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
-    if cookie is not None:
-        extensions[ExtensionType.COOKIE] = write_cookie(cookie)
     # RFC 8446 4.2.9: without the modes, a server gives no tickets.
     if config.tickets or config.psks or config.ticket is not None:
         extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
@@ -99,6 +97,19 @@ def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     extensions.update(config.extra_extensions)
     return extensions
+
+
+def second_hello(first: ClientHello, shares: Collection[PrivateShare], cookie: bytes | None) -> ClientHello:
+    """RFC 8446 4.1.2: the same ClientHello but for the key share, the cookie, early data and pre-shared keys."""
+    extensions = {
+        kind: contents
+        for kind, contents in first.extensions.items()
+        if kind not in (ExtensionType.EARLY_DATA, ExtensionType.PRE_SHARED_KEY)
+    }
+    extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
+    if cookie is not None:
+        extensions[ExtensionType.COOKIE] = write_cookie(cookie)
+    return replace(first, extensions=extensions)
 
 
 def send_hello(client: Client, hello: ClientHello, psks: tuple[PreSharedKey, ...]) -> ClientHello:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.client_flight import Agreed, ExpectEncryptedExtensions
-from tcpls.tls.client_hello import Client, send_hello, write_hello_extensions
+from tcpls.tls.client_hello import Client, second_hello, send_hello, write_hello_extensions
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
     TLS_1_3,
@@ -49,7 +49,7 @@ def start(client: Client) -> State:
     session_id = random(32) if config.middlebox_compatibility else b""
     shares = client_shares(config.engine, config.groups, config.shares, random)
     suites = tuple(suite.code for suite in config.suites)
-    hello = ClientHello(client_random, session_id, suites, write_hello_extensions(config, shares.values(), None))
+    hello = ClientHello(client_random, session_id, suites, write_hello_extensions(config, shares.values()))
     client.flow.client_random = client_random
     client.flow.compatible = config.middlebox_compatibility
     psks = client.psks(None)
@@ -106,15 +106,8 @@ class ExpectServerHello:
             raise HandshakeError(Reason.POINTLESS_RETRY)
         flow.transcript.retry(suite)
         flow.transcript.add(message.raw)
-        # RFC 8446 4.1.2: the same ClientHello but for the key share and the cookie.
-        hello = ClientHello(
-            self.hello.random,
-            self.hello.session_id,
-            self.hello.suites,
-            write_hello_extensions(client.config, shares.values(), cookie),
-        )
         psks = client.psks(suite)
-        hello = send_hello(client, hello, psks)
+        hello = send_hello(client, second_hello(self.hello, shares.values(), cookie), psks)
         flow.flight_over = True
         return ExpectServerHello(client, hello, shares, suite, psks)
 
