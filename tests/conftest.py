@@ -78,6 +78,7 @@ def _outcomes(report: Path) -> dict[str, Outcome]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINE_NAMES, help="the crypto engine of the tests of TLS (openssl)")
+    parser.addoption("--conformance", metavar="DIR", help="write a report of features and clauses into this folder")
     # The conftests of folders import the engine before pytest has read its options for good.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--engine")
@@ -92,6 +93,10 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = config.getoption("--engine")
     if wanted and wanted != ENGINE.name:
         raise pytest.UsageError(f"--engine {wanted} came too late: set TCPLS_TEST_ENGINE={wanted}")
+    if folder := config.getoption("--conformance"):
+        from tests.conformance.plugin import Collector
+
+        config.pluginmanager.register(Collector(Path(folder).resolve()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -31,6 +31,14 @@ NAME = "server.example"
 MESSAGE = b"quic " * 5000
 
 
+def ours(feature: str) -> list[Any]:
+    """Both roles as parameters, each marked with the feature."""
+    return [
+        pytest.param(role, marks=pytest.mark.feature(feature, peer="aioquic", role=role))
+        for role in ("client", "server")
+    ]
+
+
 class Ends:
     """Two connections and a network between them, with a clock of its own."""
 
@@ -119,7 +127,7 @@ def ends(
 
 
 @pytest.mark.parametrize("suite", [0x1301, 0x1302, 0x1303])
-@pytest.mark.parametrize("ours", ["client", "server", "both"])
+@pytest.mark.parametrize("ours", [*ours("cipher suites and kinds of certificates"), "both"])
 def test_a_connection_and_data_both_ways(authority: CA, ours: str, suite: int) -> None:
     pair = ends(authority, ours=ours, client={"cipher_suites": [QuicSuite(suite)]})
     pair.start()
@@ -141,7 +149,7 @@ def test_a_connection_and_data_both_ways(authority: CA, ours: str, suite: int) -
     assert not pair.of("client", ConnectionTerminated)
 
 
-@pytest.mark.parametrize("ours", ["client", "server"])
+@pytest.mark.parametrize("ours", ours("groups and HelloRetryRequest"))
 def test_a_retry_for_another_group(authority: CA, ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our client offers a group that aioquic's server does not take first, and the other way about."""
     whole = tls.Context.__init__
@@ -163,6 +171,7 @@ def test_a_retry_for_another_group(authority: CA, ours: str, monkeypatch: pytest
     assert context.outcome.group.label == "secp384r1"
 
 
+@pytest.mark.feature("refused certificates", peer="aioquic", role="client")
 def test_an_untrusted_certificate_is_refused_by_its_alert(authority: CA) -> None:
     pair = ends(CA(), ours="client")
     pair._server_of = ends(authority, ours="client")._server_of
@@ -173,7 +182,7 @@ def test_an_untrusted_certificate_is_refused_by_its_alert(authority: CA) -> None
     assert ended.error_code == 0x100 + 48
 
 
-@pytest.mark.parametrize("ours", ["client", "server"])
+@pytest.mark.parametrize("ours", ours("nothing in common"))
 def test_without_a_protocol_in_common_there_is_no_connection(authority: CA, ours: str) -> None:
     pair = ends(authority, ours=ours)
     pair.client.configuration.alpn_protocols = ["nobody-knows-this"]

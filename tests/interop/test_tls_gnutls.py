@@ -64,6 +64,8 @@ def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
     return ServerConfig((pki.certificates[kind].identity,))
 
 
+@pytest.mark.feature("cipher suites and kinds of certificates", peer="GnuTLS", role="client")
+@pytest.mark.feature("KeyUpdate", peer="GnuTLS", role="client")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
@@ -79,6 +81,7 @@ def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
         channel.close()
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="GnuTLS", role="client")
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("group", GROUPS)
 def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
@@ -91,12 +94,14 @@ def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
         assert channel.receive_until(b"\n") == b"hello\n"
 
 
+@pytest.mark.feature("ALPN", peer="GnuTLS", role="client")
 def test_client_alpn(pki: Pki) -> None:
     config = ClientConfig(NAME, pki.trust, alpn=(b"one", b"two"))
     with gnutls_serv(pki, "p256", priority(), "--alpn", "two") as port, connect(port, config) as channel:
         assert channel.established.alpn == b"two"
 
 
+@pytest.mark.feature("refused certificates", peer="GnuTLS", role="client")
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -112,6 +117,8 @@ def test_client_refuses_certificates(pki: Pki, kind: str, reason: Reason) -> Non
         assert caught.value.reason is reason
 
 
+@pytest.mark.feature("cipher suites and kinds of certificates", peer="GnuTLS", role="server")
+@pytest.mark.feature("KeyUpdate", peer="GnuTLS", role="server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
@@ -134,6 +141,7 @@ def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
         channel.close()
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="GnuTLS", role="server")
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("group", GROUPS)
 def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
@@ -151,6 +159,7 @@ def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
         process.wait_for("Handshake was completed")
 
 
+@pytest.mark.feature("ALPN", peer="GnuTLS", role="server")
 def test_server_alpn(pki: Pki) -> None:
     config = replace(server_config(pki), alpn=(b"two",))
     with (
@@ -162,6 +171,7 @@ def test_server_alpn(pki: Pki) -> None:
         process.wait_for("Application protocol: two")
 
 
+@pytest.mark.feature("refused certificates", peer="GnuTLS", role="server")
 def test_server_is_refused(pki: Pki) -> None:
     with listening() as listener, gnutls_cli(listener.port, pki, priority()) as process:
         with (
@@ -174,6 +184,7 @@ def test_server_is_refused(pki: Pki) -> None:
         process.wait_for("The certificate is NOT trusted")
 
 
+@pytest.mark.feature("refusal of TLS 1.2", peer="GnuTLS", role="server")
 def test_server_meets_tls_1_2(pki: Pki) -> None:
     with listening() as listener, gnutls_cli(listener.port, pki, "NORMAL:-VERS-ALL:+VERS-TLS1.2") as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):

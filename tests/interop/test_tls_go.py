@@ -19,6 +19,8 @@ from tests.unit.tls.pair import NAME
 GROUPS = tuple(group for group in Group if group is not Group.X448)
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="Go", role="client")
+@pytest.mark.feature("ML-KEM hybrids", peer="Go", role="client")
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("group", GROUPS)
 def test_client_groups(pki: Pki, go_peer: Path, group: Group, retry: bool) -> None:
@@ -43,6 +45,8 @@ SERVER_CASES = [
 ]
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="Go", role="server")
+@pytest.mark.feature("ML-KEM hybrids", peer="Go", role="server")
 @pytest.mark.parametrize(("group", "before"), SERVER_CASES)
 def test_server_groups(pki: Pki, go_peer: Path, group: Group, before: Group | None) -> None:
     retry = before is not None
@@ -61,6 +65,8 @@ def test_server_groups(pki: Pki, go_peer: Path, group: Group, before: Group | No
         assert f"group {int(group)}\n" in process.output
 
 
+@pytest.mark.feature("ML-KEM hybrids", peer="Go", role="client")
+@pytest.mark.feature("ML-KEM hybrids", peer="Go", role="server")
 def test_defaults_of_both(pki: Pki, go_peer: Path) -> None:
     with go_server(go_peer, pki) as (port, _), connect(port, ClientConfig(NAME, pki.trust)) as channel:
         assert channel.established.group == "X25519MLKEM768"
@@ -75,6 +81,7 @@ def test_defaults_of_both(pki: Pki, go_peer: Path) -> None:
         assert not channel.established.retried
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="Go", role="client")
 def test_peers_without_ml_kem(pki: Pki, go_peer: Path) -> None:
     """The second share of the default spares them the retry."""
     with (
@@ -85,6 +92,8 @@ def test_peers_without_ml_kem(pki: Pki, go_peer: Path) -> None:
         assert not channel.established.retried
 
 
+@pytest.mark.feature("nothing in common", peer="Go", role="client")
+@pytest.mark.feature("nothing in common", peer="Go", role="server")
 def test_nothing_in_common(pki: Pki, go_peer: Path) -> None:
     config = ClientConfig(NAME, pki.trust, groups=(Group.X448,))
     with go_server(go_peer, pki) as (port, process):

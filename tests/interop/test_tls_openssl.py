@@ -54,6 +54,7 @@ def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
     return ServerConfig((pki.certificates[kind].identity,))
 
 
+@pytest.mark.feature("cipher suites and kinds of certificates", peer="OpenSSL", role="client")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
@@ -65,6 +66,7 @@ def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
         channel.close()
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="OpenSSL", role="client")
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("retry", [False, True])
 def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
@@ -78,18 +80,22 @@ def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
         assert channel.receive_until(b"\n") == b"cba\n"
 
 
+@pytest.mark.feature("ALPN", peer="OpenSSL", role="client")
+@pytest.mark.feature("without middlebox compatibility", peer="OpenSSL", role="client")
 def test_client_alpn_and_no_compatibility(pki: Pki) -> None:
     config = replace(client_config(pki), alpn=(b"one", b"two"), middlebox_compatibility=False)
     with s_server(pki, "p256", "-alpn", "two") as (port, _), connect(port, config) as channel:
         assert channel.established.alpn == b"two"
 
 
+@pytest.mark.feature("CertificateRequest, answered with none", peer="OpenSSL", role="client")
 def test_client_is_asked_for_a_certificate(pki: Pki) -> None:
     with s_server(pki, "p256", "-verify", "1", "-rev") as (port, _), connect(port, client_config(pki)) as channel:
         channel.send(b"abc\n")
         assert channel.receive_until(b"\n") == b"cba\n"
 
 
+@pytest.mark.feature("CertificateRequest, answered with none", peer="OpenSSL", role="client")
 def test_client_without_a_certificate_that_is_needed(pki: Pki) -> None:
     with s_server(pki, "p256", "-Verify", "1") as (port, _), connect(port, client_config(pki)) as channel:
         with pytest.raises(AlertReceived) as caught:
@@ -97,6 +103,7 @@ def test_client_without_a_certificate_that_is_needed(pki: Pki) -> None:
         assert caught.value.alert == Alert.CERTIFICATE_REQUIRED
 
 
+@pytest.mark.feature("KeyUpdate", peer="OpenSSL", role="client")
 def test_client_key_updates(pki: Pki) -> None:
     with s_server(pki, "p256") as (port, process), connect(port, client_config(pki)) as channel:
         process.wait_for("BEGIN SSL SESSION")
@@ -118,6 +125,7 @@ def test_client_key_updates(pki: Pki) -> None:
         assert channel.key_updates == 3
 
 
+@pytest.mark.feature("refused certificates", peer="OpenSSL", role="client")
 @pytest.mark.parametrize(
     ("kind", "name", "reason", "alert"),
     [
@@ -136,12 +144,14 @@ def test_client_refuses_certificates(pki: Pki, kind: str, name: str, reason: Rea
         process.wait_for(f"alert {alert}")
 
 
+@pytest.mark.feature("certificates that are not verified", peer="OpenSSL", role="client")
 @pytest.mark.parametrize("kind", ["expired", "self-signed", "unknown-ca"])
 def test_client_that_does_not_verify(pki: Pki, kind: str) -> None:
     with s_server(pki, kind) as (port, _), connect(port, ClientConfig("any.example", None)) as channel:
         assert len(channel.established.peer_certificates) == 1
 
 
+@pytest.mark.feature("refusal of TLS 1.2", peer="OpenSSL", role="client")
 def test_client_meets_tls_1_2(pki: Pki) -> None:
     files, port = pki.certificates["p256"], free_port()
     with running(
@@ -154,6 +164,7 @@ def test_client_meets_tls_1_2(pki: Pki) -> None:
         assert caught.value.alert == Alert.PROTOCOL_VERSION
 
 
+@pytest.mark.feature("nothing in common", peer="OpenSSL", role="client")
 def test_client_with_nothing_in_common(pki: Pki) -> None:
     config = replace(client_config(pki), suites=(CipherSuite.AES_128_GCM_SHA256,))
     with s_server(pki, "p256", "-ciphersuites", "TLS_AES_256_GCM_SHA384") as (port, _):
@@ -162,6 +173,7 @@ def test_client_with_nothing_in_common(pki: Pki) -> None:
         assert caught.value.alert == Alert.HANDSHAKE_FAILURE
 
 
+@pytest.mark.feature("cipher suites and kinds of certificates", peer="OpenSSL", role="server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str) -> None:
@@ -180,6 +192,7 @@ def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
         process.finish()
 
 
+@pytest.mark.feature("groups and HelloRetryRequest", peer="OpenSSL", role="server")
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("retry", [False, True])
 def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
@@ -197,6 +210,8 @@ def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
         assert channel.receive_until(b"\n") == b"hello\n"
 
 
+@pytest.mark.feature("ALPN", peer="OpenSSL", role="server")
+@pytest.mark.feature("without middlebox compatibility", peer="OpenSSL", role="server")
 def test_server_alpn_and_no_compatibility(pki: Pki) -> None:
     config = replace(server_config(pki), alpn=(b"two", b"one"))
     with (
@@ -208,6 +223,8 @@ def test_server_alpn_and_no_compatibility(pki: Pki) -> None:
         process.wait_for("ALPN protocol: two")
 
 
+@pytest.mark.feature("ALPN", peer="OpenSSL", role="server")
+@pytest.mark.feature("nothing in common", peer="OpenSSL", role="server")
 def test_server_without_a_common_protocol(pki: Pki) -> None:
     config = replace(server_config(pki), alpn=(b"three",))
     with listening() as listener, s_client(listener.port, pki, "-msg", "-alpn", "one,two") as process:
@@ -218,6 +235,7 @@ def test_server_without_a_common_protocol(pki: Pki) -> None:
         process.wait_for("fatal ???\n    02 78")
 
 
+@pytest.mark.feature("KeyUpdate", peer="OpenSSL", role="server")
 def test_server_key_updates(pki: Pki) -> None:
     with (
         listening() as listener,
@@ -243,6 +261,7 @@ def test_server_key_updates(pki: Pki) -> None:
         assert channel.key_updates == 3
 
 
+@pytest.mark.feature("refused certificates", peer="OpenSSL", role="server")
 @pytest.mark.parametrize(
     ("kind", "alert"),
     [
@@ -259,6 +278,7 @@ def test_server_is_refused(pki: Pki, kind: str, alert: Alert) -> None:
         assert caught.value.alert in (alert, Alert.BAD_CERTIFICATE)
 
 
+@pytest.mark.feature("refusal of TLS 1.2", peer="OpenSSL", role="server")
 def test_server_meets_tls_1_2(pki: Pki) -> None:
     with listening() as listener, s_client(listener.port, pki, "-msg", "-tls1_2") as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
@@ -267,6 +287,7 @@ def test_server_meets_tls_1_2(pki: Pki) -> None:
         process.wait_for("fatal protocol_version")
 
 
+@pytest.mark.feature("nothing in common", peer="OpenSSL", role="server")
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

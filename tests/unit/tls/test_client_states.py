@@ -105,12 +105,22 @@ HELLOS: list[tuple[dict[str, Any], Reason, Alert]] = [
 ]
 
 
+@pytest.mark.clause(
+    "RFC 8446 4.1.3",
+    "RFC 8446 4.2",
+    "RFC 8446 4.2.1",
+    "RFC 8446 4.2.8",
+    "RFC 8446 4.2.8.2",
+    "RFC 8446 D.5",
+    "RFC 8446 7.4.2",
+)
 @pytest.mark.parametrize(("changes", "reason", "alert"), HELLOS)
 def test_server_hello(changes: dict[str, Any], reason: Reason, alert: Alert) -> None:
     client, hello = start(suites=(CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384))
     refuses(client, Epoch.INITIAL, server_hello(hello, **changes).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.2")
 def test_duplicate_extension() -> None:
     client, hello = start()
     message = bytearray(server_hello(hello, extensions={43: VERSION_1_3, 51: SHARE}).write())
@@ -122,6 +132,7 @@ def test_duplicate_extension() -> None:
     refuses(client, Epoch.INITIAL, bytes(message), Reason.DUPLICATE, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.1.3", "RFC 8446 6.2")
 @pytest.mark.parametrize(("cut", "reason"), [(1, Reason.TRUNCATED), (-1, Reason.TRAILING_BYTES)])
 def test_length_of_a_hello(cut: int, reason: Reason) -> None:
     client, hello = start()
@@ -130,6 +141,7 @@ def test_length_of_a_hello(cut: int, reason: Reason) -> None:
     refuses(client, Epoch.INITIAL, frame(HandshakeType.SERVER_HELLO, body), reason, Alert.DECODE_ERROR)
 
 
+@pytest.mark.clause("RFC 8446 4")
 def test_wrong_epoch() -> None:
     client, hello = start()
     refuses(
@@ -145,6 +157,7 @@ def retry_request(hello: ClientHello, extensions: dict[int, bytes], suite: int =
     return ServerHello(RETRY_RANDOM, hello.session_id, suite, {43: VERSION_1_3, **extensions}).write()
 
 
+@pytest.mark.clause("RFC 8446 4.1.4", "RFC 8446 4.2", "RFC 8446 4.2.2", "RFC 8446 4.2.8")
 @pytest.mark.parametrize(
     ("extensions", "reason", "alert"),
     [
@@ -162,6 +175,7 @@ def test_retry_requests(extensions: dict[int, bytes], reason: Reason, alert: Ale
     refuses(client, Epoch.INITIAL, retry_request(hello, extensions), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.2", "RFC 8446 4.2.8")
 def test_cookie_and_group_of_a_retry() -> None:
     client, first = start(extra_extensions=((0xFA01, b"extra"),))
     client.receive(Epoch.INITIAL, retry_request(first, {44: write_cookie(b"cookie"), 51: write_u16(Group.SECP384R1)}))
@@ -176,6 +190,7 @@ def test_cookie_and_group_of_a_retry() -> None:
     assert (second.random, second.session_id, second.suites) == (first.random, first.session_id, first.suites)
 
 
+@pytest.mark.clause("RFC 8446 4.1.4")
 @pytest.mark.parametrize("size", [1, 4, 40])
 def test_nothing_comes_along_with_a_retry(size: int) -> None:
     client, hello = start()
@@ -183,6 +198,7 @@ def test_nothing_comes_along_with_a_retry(size: int) -> None:
     refuses(client, Epoch.INITIAL, both, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.1.4")
 def test_cookie_alone_keeps_the_share() -> None:
     client, first = start()
     client.receive(Epoch.INITIAL, retry_request(first, {44: write_cookie(b"cookie")}))
@@ -191,6 +207,7 @@ def test_cookie_alone_keeps_the_share() -> None:
     assert second.extensions[ExtensionType.KEY_SHARE] == first.extensions[ExtensionType.KEY_SHARE]
 
 
+@pytest.mark.clause("RFC 8446 4.1.4")
 def test_second_retry() -> None:
     client, hello = start()
     client.receive(Epoch.INITIAL, retry_request(hello, {51: write_u16(Group.SECP256R1)}))
@@ -203,12 +220,14 @@ def test_second_retry() -> None:
     )
 
 
+@pytest.mark.clause("RFC 8446 4.1.4")
 def test_suite_changed_after_the_retry() -> None:
     client, hello = start()
     client.receive(Epoch.INITIAL, retry_request(hello, {51: write_u16(Group.SECP256R1)}))
     refuses(client, Epoch.INITIAL, server_hello(hello, suite=0x1302).write(), Reason.ILLEGAL_CHOICE, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.2.8")
 def test_group_other_than_the_retry_asked_for() -> None:
     client, hello = start()
     client.receive(Epoch.INITIAL, retry_request(hello, {51: write_u16(Group.SECP256R1)}))
@@ -225,6 +244,7 @@ def started(server_changes: dict[str, Any] | None = None, **changes: Any) -> tup
     return client, flight
 
 
+@pytest.mark.clause("RFC 8446 4.2", "RFC 8446 4.3.1", "RFC 6066 3")
 @pytest.mark.parametrize(
     ("extensions", "reason", "alert"),
     [
@@ -242,6 +262,7 @@ def test_encrypted_extensions(extensions: dict[int, bytes], reason: Reason, aler
     refuses(client, Epoch.HANDSHAKE, EncryptedExtensions(extensions).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 7301 3.1", "RFC 7301 3.2")
 @pytest.mark.parametrize(
     ("contents", "reason", "alert"),
     [
@@ -256,6 +277,7 @@ def test_alpn_of_the_server(contents: bytes, reason: Reason, alert: Alert) -> No
     refuses(client, Epoch.HANDSHAKE, EncryptedExtensions({16: contents}).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.2.7")
 def test_groups_of_the_server_are_ignored() -> None:
     client, _ = started()
     client.receive(Epoch.HANDSHAKE, EncryptedExtensions({10: write_code_points((0x2A2A, 0x001D))}).write())
@@ -269,6 +291,7 @@ def after(count: int, **changes: Any) -> ClientHandshake:
     return client
 
 
+@pytest.mark.clause("RFC 8446 4.3.2", "RFC 8446 4.4.2", "RFC 8446 4.4.2.4")
 @pytest.mark.parametrize(
     ("message", "reason", "alert"),
     [
@@ -289,6 +312,7 @@ def test_certificates(message: bytes, reason: Reason, alert: Alert) -> None:
     refuses(after(1), Epoch.HANDSHAKE, message, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.2", "RFC 8446 4.4.2")
 @pytest.mark.parametrize(
     ("kind", "reason", "alert"),
     [
@@ -304,6 +328,7 @@ def test_extensions_of_a_certificate(kind: int, reason: Reason, alert: Alert) ->
     refuses(after(1), Epoch.HANDSHAKE, message, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.4.2.4")
 def test_certificate_of_an_unsupported_key() -> None:
     message = Certificate(b"", (issue(kind="p521").der,)).write()
     with pytest.raises(CertificateError) as caught:
@@ -311,6 +336,7 @@ def test_certificate_of_an_unsupported_key() -> None:
     refused(caught.value, Reason.UNSUPPORTED_CERTIFICATE, Alert.UNSUPPORTED_CERTIFICATE)
 
 
+@pytest.mark.clause("RFC 8446 4.3.2")
 def test_two_certificate_requests() -> None:
     client = after(1)
     request = CertificateRequest(b"", {13: b"\0\2\4\3", 0xFA01: b""}).write()
@@ -318,6 +344,7 @@ def test_two_certificate_requests() -> None:
     refuses(client, Epoch.HANDSHAKE, request, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 4.4.3", "RFC 8446 4.2.3")
 @pytest.mark.parametrize(
     ("scheme", "signature", "reason", "alert"),
     [
@@ -332,11 +359,13 @@ def test_certificate_verify(scheme: int, signature: bytes, reason: Reason, alert
     refuses(after(2), Epoch.HANDSHAKE, CertificateVerify(scheme, signature).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.4.3")
 def test_scheme_that_was_not_offered() -> None:
     client = after(2, schemes=(SignatureScheme.ECDSA_SECP256R1_SHA256,))
     refuses(client, Epoch.HANDSHAKE, CertificateVerify(0x0807, b"").write(), Reason.ILLEGAL_CHOICE, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.4.3")
 @pytest.mark.parametrize("kind", ["p256", "p384", "rsa", "ed25519"])
 def test_signature_over_something_else(kind: str) -> None:
     client, flight = started({"identities": (identity(kind),)})
@@ -348,6 +377,7 @@ def test_signature_over_something_else(kind: str) -> None:
     refuses(client, Epoch.HANDSHAKE, message, Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR)
 
 
+@pytest.mark.clause("RFC 8446 4.4.4", "RFC 8446 6.2")
 @pytest.mark.parametrize(
     ("value", "reason", "alert"),
     [
@@ -360,6 +390,7 @@ def test_finished(value: bytes, reason: Reason, alert: Alert) -> None:
     refuses(after(3), Epoch.HANDSHAKE, Finished(value).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4")
 def test_nothing_after_finished() -> None:
     client, flight = started()
     client.receive(Epoch.HANDSHAKE, b"".join(flight))

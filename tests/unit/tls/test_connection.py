@@ -76,6 +76,7 @@ def test_every_algorithm(suite: CipherSuite, group: Group, kind: str) -> None:
     assert client.export(b"label", b"context", 32) != client.export(b"label", b"other", 32)
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
 def test_any_chunking(chunk: int) -> None:
     client, server = shake(make_client(), make_server(), chunk)
@@ -170,6 +171,7 @@ def test_established_once() -> None:
         client.receive_data(b"")
 
 
+@pytest.mark.clause("RFC 8446 7.5")
 def test_secrets_are_in_no_repr() -> None:
     client, _ = shake(make_client(), make_server())
     assert client.read_secret.secret.hex() not in repr(client)
@@ -177,6 +179,7 @@ def test_secrets_are_in_no_repr() -> None:
     assert repr(client.exporter.secret) not in repr(client)
 
 
+@pytest.mark.clause("RFC 8446 D.4")
 def test_change_cipher_spec_is_where_it_belongs() -> None:
     """RFC 8446 D.4: behind ServerHello, and ahead of the client's second flight; not at all if not asked for."""
     client, server = make_client(), make_server()
@@ -194,6 +197,7 @@ def test_change_cipher_spec_is_where_it_belongs() -> None:
     assert not client.data_to_send().startswith(CHANGE_CIPHER_SPEC)
 
 
+@pytest.mark.clause("RFC 8446 D.4")
 @pytest.mark.parametrize("compatible", [True, False])
 def test_change_cipher_spec_is_ahead_of_a_protected_alert(compatible: bool) -> None:
     """RFC 8446 D.4: what is protected looks like the rest of a resumption, a refusal too."""
@@ -208,6 +212,7 @@ def test_change_cipher_spec_is_ahead_of_a_protected_alert(compatible: bool) -> N
     assert caught.value.alert == Alert.BAD_CERTIFICATE
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 D.4")
 def test_change_cipher_spec_is_dropped_and_bounded() -> None:
     client, server = make_client(), make_server()
     client.receive_data(CHANGE_CIPHER_SPEC)
@@ -223,6 +228,7 @@ def test_change_cipher_spec_is_dropped_and_bounded() -> None:
     )
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1", "RFC 8446 6", "RFC 8446 6.2")
 @pytest.mark.parametrize(
     ("data", "reason", "alert"),
     [
@@ -247,6 +253,7 @@ def test_records_that_a_client_refuses_at_first(data: bytes, reason: Reason, ale
     refuses(make_client(), data, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -260,6 +267,7 @@ def test_records_that_a_server_refuses_at_first(data: bytes, reason: Reason) -> 
     refuses(make_server(), data, reason, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 def test_record_version_is_ignored() -> None:
     """RFC 8446 5.1."""
     client, server = make_client(), make_server()
@@ -289,6 +297,7 @@ def awaiting_flight() -> tuple[ClientConnection, bytes, SecretLog]:
     return client, flight, log
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1", "RFC 8446 5.2")
 @pytest.mark.parametrize(
     ("data", "reason", "alert"),
     [
@@ -305,6 +314,7 @@ def test_records_that_a_client_refuses_under_keys(data: bytes, reason: Reason, a
     refuses(client, data, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 6.2")
 def test_plain_alert_until_the_peer_has_keys() -> None:
     client, _, _ = awaiting_flight()
     with pytest.raises(AlertReceived) as caught:
@@ -315,6 +325,7 @@ def test_plain_alert_until_the_peer_has_keys() -> None:
     refuses(client, record(21, b"\x02\x28"), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 5.2")
 def test_a_flight_that_was_changed() -> None:
     client, flight, _ = awaiting_flight()
     changed = bytearray(flight)
@@ -331,6 +342,7 @@ def sealed(log: SecretLog, *parts: tuple[int, bytes]) -> bytes:
     return bytes(sealer.pending)
 
 
+@pytest.mark.clause("RFC 8446 2", "RFC 8446 4", "RFC 8446 5", "RFC 8446 5.1", "RFC 8446 6")
 @pytest.mark.parametrize(
     ("content_type", "content", "reason", "alert"),
     [
@@ -348,12 +360,14 @@ def test_contents_that_a_client_refuses(content_type: int, content: bytes, reaso
     refuses(client, sealed(log, (content_type, content)), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 def test_only_handshake_between_the_parts_of_a_message() -> None:
     client, _, log = awaiting_flight()
     client.receive_data(sealed(log, (22, b"\x08\x00")))
     refuses(client, CHANGE_CIPHER_SPEC, Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 6", "RFC 8446 6.1", "RFC 8446 6.2")
 @pytest.mark.parametrize("alert", [Alert.CLOSE_NOTIFY, Alert.USER_CANCELED, Alert.HANDSHAKE_FAILURE, 200])
 def test_alerts_received(alert: int) -> None:
     client, _, log = awaiting_flight()
@@ -365,6 +379,7 @@ def test_alerts_received(alert: int) -> None:
         client.receive_data(b"")
 
 
+@pytest.mark.clause("RFC 8446 6.2")
 def test_alert_of_a_client_reaches_the_server_encrypted() -> None:
     client, server = make_client(), make_server()
     move(client, server)
@@ -377,6 +392,7 @@ def test_alert_of_a_client_reaches_the_server_encrypted() -> None:
     assert caught.value.alert == Alert.BAD_RECORD_MAC
 
 
+@pytest.mark.clause("RFC 8446 6.2")
 def test_alert_of_a_server_reaches_the_client_under_its_last_keys() -> None:
     client, server = make_client(), make_server()
     move(client, server)
@@ -391,6 +407,7 @@ def test_alert_of_a_server_reaches_the_client_under_its_last_keys() -> None:
     assert next_record(opener) == (21, bytes((2, Alert.BAD_RECORD_MAC)))
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 def test_message_across_keys() -> None:
     """RFC 8446 5.1: nothing may follow ServerHello or Finished in their records."""
     client, server = make_client(), make_server()
@@ -402,6 +419,7 @@ def test_message_across_keys() -> None:
     refuses(server, record(22, client_hello[5:] + b"\x14"), Reason.MESSAGE_ACROSS_KEYS, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 6.1")
 def test_end_of_input() -> None:
     client = make_client()
     with pytest.raises(HandshakeError) as caught:
@@ -421,6 +439,7 @@ def with_early_data(hello_record: bytes) -> bytes:
     return record(22, changed.write())
 
 
+@pytest.mark.clause("RFC 8446 4.2.10")
 def test_early_data_is_skipped() -> None:
     """RFC 8446 4.2.10: what the server cannot open is dropped, up to a bound."""
     client, server = make_client(), make_server()
@@ -432,6 +451,7 @@ def test_early_data_is_skipped() -> None:
     )
 
 
+@pytest.mark.clause("RFC 8446 4.2.10")
 def test_early_data_is_skipped_before_the_second_hello() -> None:
     client, server = make_client(), make_server(groups=(Group.SECP256R1,))
     server.receive_data(with_early_data(client.data_to_send()))
@@ -444,6 +464,7 @@ def test_early_data_is_skipped_before_the_second_hello() -> None:
     assert caught.value.reason is Reason.BAD_RECORD_MAC
 
 
+@pytest.mark.clause("RFC 8446 4.2.10")
 def test_no_early_data_after_the_second_hello() -> None:
     client, server = make_client(), make_server(groups=(Group.SECP256R1,))
     server.receive_data(with_early_data(client.data_to_send()))
@@ -452,6 +473,7 @@ def test_no_early_data_after_the_second_hello() -> None:
     refuses(server, record(23, bytes(100)), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 def test_a_flight_larger_than_a_record() -> None:
     chain = identity().chain + identity("rsa").chain * 30
     big = Identity(chain, identity().signer)

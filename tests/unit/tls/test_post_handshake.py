@@ -12,6 +12,7 @@ from tests.unit.tls.pair import refused
 TICKET = NewSessionTicket(7200, 1, b"n", b"ticket", {0xFA01: b"", 42: b"\0\0\0\0"})
 
 
+@pytest.mark.clause("RFC 8446 4.6.3")
 @pytest.mark.parametrize("request_", [False, True])
 def test_key_update(request_: bool) -> None:
     message = PostHandshake.key_update(request_)
@@ -22,6 +23,7 @@ def test_key_update(request_: bool) -> None:
         assert post.boundary is (at < len(message) - 1)
 
 
+@pytest.mark.clause("RFC 8446 4.6", "RFC 8446 5.1")
 def test_tickets_and_a_key_update_in_one_record() -> None:
     post = PostHandshake(is_client=True)
     payload = TICKET.write() * 2 + PostHandshake.key_update(False)
@@ -29,6 +31,7 @@ def test_tickets_and_a_key_update_in_one_record() -> None:
     assert not post.boundary
 
 
+@pytest.mark.clause("RFC 8446 5.1")
 def test_a_ticket_over_two_records() -> None:
     post = PostHandshake(is_client=True)
     message = TICKET.write()
@@ -36,6 +39,7 @@ def test_a_ticket_over_two_records() -> None:
     assert post.receive(message[10:]) == [TICKET]
 
 
+@pytest.mark.clause("RFC 8446 4", "RFC 8446 4.6.1", "RFC 8446 4.6.2", "RFC 8446 4.6.3", "RFC 8446 5.1", "RFC 8446 6.2")
 @pytest.mark.parametrize(
     ("is_client", "payload", "reason", "alert"),
     [

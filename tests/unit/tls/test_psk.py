@@ -73,6 +73,7 @@ def first_session(keys: TicketKeys, client: dict[str, Any] | None = None, **serv
     return ticket
 
 
+@pytest.mark.clause("RFC 8446 4.2.9", "RFC 8446 4.2.11")
 @pytest.mark.parametrize("modes", [(PskMode.PSK_DHE_KE,), (PskMode.PSK_KE,), BOTH])
 @pytest.mark.parametrize("psk", [PSK, LONG_PSK])
 def test_external_keys(psk: PreSharedKey, modes: tuple[PskMode, ...]) -> None:
@@ -114,6 +115,7 @@ def test_certificates_when_no_key_is_usable(client: dict[str, Any], server: dict
     assert established.verified
 
 
+@pytest.mark.clause("RFC 8446 4.2.11")
 def test_the_first_usable_identity_is_taken() -> None:
     unknown = tuple(PreSharedKey(b"%d" % number, b"x" * 32) for number in range(5))
     client, server = run({"psks": (*unknown, LONG_PSK, PSK)}, {"psks": (PSK, LONG_PSK)})
@@ -126,12 +128,14 @@ def test_identities_beyond_the_limit_are_ignored() -> None:
     assert client.psk_identity is None
 
 
+@pytest.mark.clause("RFC 8446 4.2.11", "RFC 8446 4.2.11.2")
 def test_a_wrong_key_is_a_wrong_binder() -> None:
     with pytest.raises(HandshakeError) as caught:
         run({"psks": (replace(PSK, key=b"other" * 7),)}, {"psks": (PSK,)})
     refused(caught.value, Reason.BAD_BINDER, Alert.DECRYPT_ERROR)
 
 
+@pytest.mark.clause("RFC 8446 4.1.4", "RFC 8446 4.2.11.2")
 def test_retry_with_a_key() -> None:
     client, server = run({"psks": (LONG_PSK, PSK)}, {"psks": (PSK,), "groups": (Group.SECP256R1,)})
     assert client.retried
@@ -139,6 +143,7 @@ def test_retry_with_a_key() -> None:
     assert client.group == "secp256r1"
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.1.4")
 def test_keys_that_do_not_fit_the_retry_are_left_out() -> None:
     server = {"psks": (PSK,), "groups": (Group.SECP256R1,), "suites": (AES_128,)}
     first = ClientHandshake(client_config(psks=(LONG_PSK, PSK)), random=seeded(1), time=TIME)
@@ -150,6 +155,7 @@ def test_keys_that_do_not_fit_the_retry_are_left_out() -> None:
     assert [name for name, _ in offered.identities] == [PSK.identity]
 
 
+@pytest.mark.clause("RFC 9258 3")
 def test_imported_keys() -> None:
     """RFC 9258: one per hash, bound to the context; an external key of that name is another key."""
     ours = import_psk(OPENSSL, b"name", b"secret", b"context")
@@ -168,6 +174,7 @@ def test_imported_keys() -> None:
 # Tickets.
 
 
+@pytest.mark.clause("RFC 8446 4.6.1", "RFC 8446 4.2.11")
 @pytest.mark.parametrize("suite", CipherSuite)
 @pytest.mark.parametrize("retry", [False, True])
 def test_resumption(suite: CipherSuite, retry: bool) -> None:
@@ -187,6 +194,7 @@ def test_resumption(suite: CipherSuite, retry: bool) -> None:
     assert third.resumed
 
 
+@pytest.mark.clause("RFC 8446 4.6.1")
 def test_a_suite_of_the_same_hash_resumes() -> None:
     keys = make_keys()
     ticket = first_session(keys, {"suites": (AES_128,)})
@@ -195,6 +203,7 @@ def test_a_suite_of_the_same_hash_resumes() -> None:
     assert client.suite is CHACHA
 
 
+@pytest.mark.clause("RFC 8446 4.2.11", "RFC 8446 4.6.1")
 @pytest.mark.parametrize(
     ("client", "server", "later"),
     [
@@ -226,6 +235,7 @@ def test_an_unverified_session_does_not_become_a_verified_one() -> None:
     assert not tickets_of(client)[0].verified
 
 
+@pytest.mark.clause("RFC 8446 4.6.1")
 def test_another_name_at_the_server() -> None:
     """The server judges too: this client offers the ticket of another name."""
     keys = make_keys()
@@ -234,6 +244,7 @@ def test_another_name_at_the_server() -> None:
     assert not client.resumed
 
 
+@pytest.mark.clause("RFC 8446 4.2.9", "RFC 9149 3")
 @pytest.mark.parametrize(
     ("client", "server", "count"),
     [
@@ -314,6 +325,7 @@ IDENTITIES = b"\0\x0e\0\x08device 7\0\0\0\0"
 BINDERS = b"\0\x21\x20" + bytes(32)
 
 
+@pytest.mark.clause("RFC 8446 4.2.9", "RFC 8446 4.2.11", "RFC 8446 4.2.11.2", "RFC 8446 9.2")
 @pytest.mark.parametrize(
     ("change", "reason", "alert"),
     [
@@ -345,6 +357,7 @@ def test_hostile_hellos(change: Callable[[ClientHello], ClientHello], reason: Re
     refused(caught.value, reason, alert)
 
 
+@pytest.mark.clause("RFC 9149 3")
 @pytest.mark.parametrize("contents", [b"", b"\1", b"\1\1\1"])
 def test_ticket_request_of_a_wrong_size(contents: bytes) -> None:
     server = ServerHandshake(server_config(), random=seeded(2))
@@ -359,6 +372,7 @@ def bound(hello: ClientHello, transcript: Transcript | None = None) -> bytes:
     return bind(OPENSSL, transcript or Transcript(OPENSSL), placed.write(), [PSK])
 
 
+@pytest.mark.clause("RFC 8446 9.2")
 def test_a_key_alone_needs_neither_groups_nor_schemes() -> None:
     """RFC 8446 9.2."""
     server = ServerHandshake(server_config(psks=(PSK,), psk_modes=BOTH), random=seeded(2))
@@ -371,6 +385,7 @@ def test_a_key_alone_needs_neither_groups_nor_schemes() -> None:
     assert answer.extensions[ExtensionType.PRE_SHARED_KEY] == b"\0\0"
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 @pytest.mark.parametrize("change", ["added", "moved"])
 def test_keys_added_after_a_retry(change: str) -> None:
     offered = () if change == "added" else (PSK, replace(PSK, identity=b"another"))
@@ -386,6 +401,7 @@ def test_keys_added_after_a_retry(change: str) -> None:
     refused(caught.value, Reason.CHANGED_HELLO, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.2.11.2")
 def test_a_wrong_binder_after_a_retry() -> None:
     client = ClientHandshake(client_config(psks=(PSK,)), random=seeded(1), time=TIME)
     server = ServerHandshake(server_config(psks=(PSK,), groups=(Group.SECP256R1,)), random=seeded(2))
@@ -403,6 +419,7 @@ def test_a_wrong_binder_after_a_retry() -> None:
 SHARE = write_server_share(Group.X25519, bytes(31) + b"\x09")
 
 
+@pytest.mark.clause("RFC 8446 4.2.8", "RFC 8446 4.2.9", "RFC 8446 4.2.11")
 @pytest.mark.parametrize(
     ("config", "suite", "extensions", "reason", "alert"),
     [
@@ -437,6 +454,7 @@ def at_encrypted_extensions() -> ClientHandshake:
     return client
 
 
+@pytest.mark.clause("RFC 8446 4.2", "RFC 9149 3")
 @pytest.mark.parametrize(
     ("extensions", "reason", "alert"),
     [
@@ -453,6 +471,7 @@ def test_hostile_encrypted_extensions(extensions: dict[int, bytes], reason: Reas
     refused(caught.value, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.3.2")
 def test_no_certificates_with_a_key() -> None:
     """RFC 8446 4.3.2: not even a request for one."""
     client = at_encrypted_extensions()
@@ -462,12 +481,14 @@ def test_no_certificates_with_a_key() -> None:
     refused(caught.value, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 4.2.11")
 def test_pre_shared_key_is_the_last_extension() -> None:
     config = client_config(psks=(PSK,), extra_extensions=((0xFA00, b""),))
     hello = ClientHello.read(Reader(sent(ClientHandshake(config, random=seeded(1), time=TIME))[4:]))
     assert list(hello.extensions)[-1] == ExtensionType.PRE_SHARED_KEY
 
 
+@pytest.mark.clause("RFC 8446 7.1")
 def test_early_secret_without_a_key_is_that_of_zeros() -> None:
     for suite in CipherSuite:
         assert EarlySecrets.derive(OPENSSL, suite) == EarlySecrets.derive(OPENSSL, suite, bytes(suite.hash_size))

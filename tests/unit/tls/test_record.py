@@ -56,6 +56,7 @@ def refuses(data: bytes, reason: Reason, alert: Alert) -> None:
     refused(caught.value, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 5.3")
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_many_records(suite: CipherSuite) -> None:
     sealer, opener = make_sealer(keys(suite)), make_opener(keys(suite))
@@ -70,6 +71,7 @@ def test_many_records(suite: CipherSuite) -> None:
     assert opener.buffered == 0
 
 
+@pytest.mark.clause("RFC 8446 5.1", "RFC 8446 5.2")
 @pytest.mark.parametrize("size", [0, 1, 100, MAX_CONTENT - 1, MAX_CONTENT])
 def test_sizes(size: int) -> None:
     sealer, opener = make_sealer(), make_opener()
@@ -166,6 +168,7 @@ def test_discarded_records_take_no_sequence_number() -> None:
     assert opened(opener) == (23, b"data")
 
 
+@pytest.mark.clause("RFC 8446 5.4")
 @pytest.mark.parametrize("padding", [1, 100, MAX_CONTENT - 4])
 def test_padding(padding: int) -> None:
     opener = make_opener()
@@ -173,12 +176,14 @@ def test_padding(padding: int) -> None:
     assert opened(opener) == (23, b"data")
 
 
+@pytest.mark.clause("RFC 8446 5.4")
 def test_padded_empty_content() -> None:
     opener = make_opener()
     receive(opener, raw_record(b"\x17" + bytes(10)))
     assert opened(opener) == (23, b"")
 
 
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1", "RFC 8446 5.2", "RFC 8446 5.4")
 @pytest.mark.parametrize(
     ("data", "reason", "alert"),
     [
@@ -198,6 +203,7 @@ def test_refusals(data: bytes, reason: Reason, alert: Alert) -> None:
     refuses(data, reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 5.2")
 def test_a_header_is_authenticated() -> None:
     """RFC 8446 5.2: the version is part of the additional data, though it is otherwise ignored."""
     record = bytearray(raw_record(b"data\x17"))
@@ -205,6 +211,7 @@ def test_a_header_is_authenticated() -> None:
     refuses(bytes(record), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
 
 
+@pytest.mark.clause("RFC 8446 5.3")
 def test_a_replayed_record() -> None:
     refuses_second = make_opener()
     receive(refuses_second, raw_record(b"data\x17") * 2)
@@ -228,6 +235,7 @@ def test_connection_ids() -> None:
         other.next_record()
 
 
+@pytest.mark.clause("RFC 8446 5.3")
 def test_switching_keys_and_sequences() -> None:
     second = TrafficKeys(CipherSuite.AES_256_GCM_SHA384, bytes(32), bytes(12), 7)
     sealer, opener = make_sealer(), make_opener()
@@ -242,6 +250,7 @@ def test_switching_keys_and_sequences() -> None:
     assert opener.sequence == 8
 
 
+@pytest.mark.clause("RFC 8446 5.5")
 def test_limit_of_a_key() -> None:
     limit = CipherSuite.AES_128_GCM_SHA256.record_limit
     sealer = make_sealer(keys(sequence=limit - 1))
@@ -269,6 +278,7 @@ def sealed_run(count: int, *, first: bytes = b"", used: TrafficKeys | None = Non
     return bytes(sealer.pending)
 
 
+@pytest.mark.clause("RFC 8446 5.2", "RFC 8446 5.3")
 @pytest.mark.parametrize("trailer_size", [0, 1, 15])
 @pytest.mark.parametrize("before", [b"", b"what comes before"])
 def test_a_run_is_what_single_records_would_be(trailer_size: int, before: bytes) -> None:
@@ -303,6 +313,7 @@ def test_a_run_ends_where_the_room_does_and_goes_on_behind_it() -> None:
         done += count
 
 
+@pytest.mark.clause("RFC 8446 5.5")
 def test_a_run_beyond_the_keys_limit_is_refused_whole() -> None:
     limit = CipherSuite.AES_128_GCM_SHA256.record_limit
     sealer = make_sealer(keys(sequence=limit - 2))
@@ -356,6 +367,7 @@ def test_a_run_takes_no_more_than_it_was_asked_for_and_no_record_that_is_not_who
     assert opened(opener) == (23, bytes(run_data(5)[4 * FULL :]) + TRAILERS[4])
 
 
+@pytest.mark.clause("RFC 8446 5.2")
 def test_a_forged_record_ends_a_run_and_is_refused_by_name_behind_what_was_genuine() -> None:
     opener, data = make_opener(), run_data(4)
     forged = bytearray(sealed_run(4))
@@ -367,6 +379,7 @@ def test_a_forged_record_ends_a_run_and_is_refused_by_name_behind_what_was_genui
     refused(caught.value, Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
 
 
+@pytest.mark.clause("RFC 8446 5.2")
 def test_a_run_stops_before_a_header_that_is_not_that_of_a_full_record() -> None:
     opener = make_opener()
     data = bytearray(sealed_run(3))

@@ -65,6 +65,18 @@ def accepts(server: ServerHandshake, hello: ClientHello) -> ServerHello:
     return ServerHello.read(Reader(answer.data[4:]))
 
 
+@pytest.mark.clause(
+    "RFC 8446 4.2",
+    "RFC 8446 4.2.1",
+    "RFC 8446 4.2.8",
+    "RFC 8446 4.2.8.2",
+    "RFC 8446 4.2.9",
+    "RFC 8446 4.2.11",
+    "RFC 8446 9.2",
+    "RFC 6066 3",
+    "RFC 7301 3.1",
+    "RFC 8446 7.4.2",
+)
 @pytest.mark.parametrize(
     ("changes", "reason", "alert"),
     [
@@ -101,6 +113,7 @@ def test_extensions(changes: dict[int, bytes | None], reason: Reason, alert: Ale
     refuses(make(), with_extensions(first_hello(), changes).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.1", "RFC 8446 4.1.1", "RFC 8446 D.5")
 @pytest.mark.parametrize(
     ("changes", "reason", "alert"),
     [
@@ -119,11 +132,13 @@ def test_fields(changes: dict[str, Any], reason: Reason, alert: Alert) -> None:
     refuses(make(), replace(first_hello(), **changes).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.1")
 def test_hello_without_an_extension_block() -> None:
     hello = replace(first_hello(), extensions={}).write()[4:-2]
     refuses(make(), frame(HandshakeType.CLIENT_HELLO, hello), Reason.UNSUPPORTED_VERSION, Alert.PROTOCOL_VERSION)
 
 
+@pytest.mark.clause("RFC 8446 4.1.1", "RFC 8446 4.2.3", "RFC 7301 3.2")
 @pytest.mark.parametrize(
     ("changes", "reason", "alert"),
     [
@@ -136,6 +151,7 @@ def test_nothing_in_common(changes: dict[int, bytes | None], reason: Reason, ale
     refuses(make(alpn=(b"h2",)), with_extensions(first_hello(), changes).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2", "RFC 8446 9.3")
 def test_grease_and_the_unknown_are_ignored() -> None:
     """RFC 8701, and RFC 8446 9.3."""
     hello = first_hello(alpn=(b"h2",))
@@ -160,6 +176,7 @@ def test_grease_and_the_unknown_are_ignored() -> None:
     assert accepts(make(alpn=(b"h2",)), changed).suite == 0x1301
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 def test_the_longest_hello_is_accepted() -> None:
     hello = first_hello()
     suites = (*hello.suites, *range(0x2000, 0x2000 + 0x7FFF - len(hello.suites)))
@@ -171,6 +188,7 @@ def test_the_longest_hello_is_accepted() -> None:
     assert accepts(make(), longest).suite == 0x1301
 
 
+@pytest.mark.clause("RFC 8446 6.2")
 def test_a_longer_hello_is_refused_by_its_header() -> None:
     header = b"\1" + (MAX_CLIENT_HELLO + 1).to_bytes(3, "big")
     refuses(make(), header, Reason.BAD_LENGTH, Alert.DECODE_ERROR)
@@ -217,6 +235,7 @@ def retried(**changes: Any) -> tuple[ServerHandshake, ClientHello, ClientHello]:
     return server, hellos[0], hellos[1]
 
 
+@pytest.mark.clause("RFC 8446 4.1.4")
 def test_a_second_hello_does_not_come_ahead_of_the_retry() -> None:
     _, first, second = retried()
     server = make(groups=(Group.SECP256R1,))
@@ -224,6 +243,7 @@ def test_a_second_hello_does_not_come_ahead_of_the_retry() -> None:
     refuses(server, both, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -238,6 +258,7 @@ def test_fields_that_may_not_change(changes: dict[str, Any]) -> None:
     refuses(server, replace(second, **changes).write(), Reason.CHANGED_HELLO, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.2", "RFC 8446 4.2.8", "RFC 8446 4.2.10")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -257,28 +278,33 @@ def test_extensions_that_may_not_change(changes: dict[int, bytes | None]) -> Non
     refuses(server, with_extensions(second, changes).write(), Reason.CHANGED_HELLO, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 def test_the_order_of_extensions_may_not_change() -> None:
     server, _, second = retried()
     reversed_hello = replace(second, extensions=dict(reversed(second.extensions.items())))
     refuses(server, reversed_hello.write(), Reason.CHANGED_HELLO, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 def test_the_share_may_move() -> None:
     server, _, second = retried()
     others = {kind: contents for kind, contents in second.extensions.items() if kind != 51}
     accepts(server, replace(second, extensions={**others, 51: second.extensions[51]}))
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 def test_the_first_hello_again() -> None:
     server, first, _ = retried()
     refuses(server, first.write(), Reason.CHANGED_HELLO, ILLEGAL)
 
 
+@pytest.mark.clause("RFC 8446 4.1.2")
 def test_padding_may_change() -> None:
     server, _, second = retried()
     accepts(server, with_extensions(second, {21: bytes(10)}))
 
 
+@pytest.mark.clause("RFC 8446 4.4.4", "RFC 8446 6.2")
 @pytest.mark.parametrize(
     ("value", "reason", "alert"),
     [
@@ -295,6 +321,7 @@ def test_finished(value: bytes, reason: Reason, alert: Alert) -> None:
     refuses(server, Finished(value).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4")
 @pytest.mark.parametrize("kind", [1, 5, 11, 15, 24, 99])
 def test_other_messages_than_finished(kind: int) -> None:
     server = make()
