@@ -17,6 +17,7 @@ from tcpls.aio.keylog import FileKeyLog
 from tcpls.aio.server import Server, serve
 from tcpls.aio.session import Session, Shipment
 from tcpls.aio.stream import Stream
+from tcpls.aio.tickets import FileTicketStore, MemoryTicketStore, TicketScope, TicketStore
 from tcpls.errors import (
     Alert,
     AlertReceived,
@@ -42,6 +43,7 @@ from tcpls.kernel.program import Mode as ProgramMode
 from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
 from tcpls.protocol.base import SessionConfig
 from tcpls.protocol.options import OptionPolicy, parse_option
+from tcpls.tls.tickets import Ticket
 
 __version__ = "0.1.0"
 
@@ -56,9 +58,11 @@ __all__ = [
     "ConnectError",
     "ConnectionInfo",
     "FileKeyLog",
+    "FileTicketStore",
     "HandshakeError",
     "HelperClient",
     "KernelUnavailable",
+    "MemoryTicketStore",
     "Negotiate",
     "NotNegotiated",
     "OptionPolicy",
@@ -81,6 +85,9 @@ __all__ = [
     "Stream",
     "StreamReset",
     "TCPLSError",
+    "Ticket",
+    "TicketScope",
+    "TicketStore",
     "connect",
     "parse_option",
     "read_public_key",

@@ -9,12 +9,13 @@ from collections.abc import Generator
 from types import TracebackType
 
 from tcpls.aio import tls_setup
-from tcpls.aio.config import ClientConfig, Negotiate
+from tcpls.aio.config import ClientConfig
 from tcpls.aio.establish import make_session, prepare, shake_hands
 from tcpls.aio.session import Session
+from tcpls.aio.tickets import TicketKeeper
 from tcpls.errors import ConnectError
-from tcpls.protocol import negotiation
 from tcpls.protocol.base import Role
+from tcpls.protocol.resumption import Remembered
 
 
 class connect:
@@ -44,18 +45,19 @@ class connect:
             await self._session.__aexit__(kind, error, trace)
 
     async def _open(self) -> Session:
-        config = self._config
-        local = tls_setup.local_parameters(config)
-        tls = tls_setup.client_connection(config, self._host)
+        config, store = self._config, self._config.tickets
+        setup = tls_setup.ClientSetup(config, self._host)
         sock = await _connected(self._host, self._port, config)
         try:
-            established = await shake_hands(sock, tls, config.handshake_timeout)
-            outcome = (
-                negotiation.Outcome(False, "not offered")
-                if config.tcpls is Negotiate.OFF
-                else negotiation.outcome_of_client(established.peer_extensions)
-            )
-            return make_session(sock, Role.CLIENT, config, established, outcome, local)
+            scope = setup.ticket_scope(self._host, self._port)
+            ticket = None if store is None else await store.take(scope)
+            established = await shake_hands(sock, setup.connection(ticket), config.handshake_timeout)
+            outcome = setup.outcome(established)
+            keeper = None
+            if store is not None:
+                remembered = Remembered.by_client(outcome).write()
+                keeper = TicketKeeper(store, scope, established.ticket_source, remembered)
+            return make_session(sock, Role.CLIENT, config, established, outcome, setup.local, keeper)
         except BaseException:
             sock.close()
             raise

@@ -6,10 +6,12 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcpls.aio.tickets import TicketStore
 from tcpls.kernel.helper_client import HelperClient
 from tcpls.kernel.program import ProgramPolicy
 from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
 from tcpls.protocol.base import SessionConfig
+from tcpls.tls.tickets import DEFAULT_LIFETIME, DEFAULT_TICKETS
 
 
 class KTLS(enum.Enum):
@@ -63,12 +65,14 @@ class ClientConfig(CommonConfig):
     """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only.
 
     The first `key_shares` groups get a key share at once; None: the first, and with a hybrid also its curve alone.
+    With `tickets`, sessions are resumed, and what servers give for the next ones is kept there.
     """
 
     ca_file: str | Path | None = None
     verify: bool = True
     server_name: str | None = None
     key_shares: int | None = None
+    tickets: TicketStore | None = None
     connect_timeout: float = 10.0
 
 
@@ -76,10 +80,16 @@ class ClientConfig(CommonConfig):
 class ServerConfig(CommonConfig):
     """`certificate` and `private_key` are PEM files: the chain, leaf first, and its key.
 
-    `max_sessions` bounds the sessions at a time, handshakes included; further connections wait in the backlog.
+    `tickets` is how many session tickets a client gets that does not ask for a number (0: nobody gets any, and none
+    is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or with `ticket_keys` those of
+    a file that others may share. `max_sessions` bounds the sessions at a time, handshakes included; further connections
+    wait in the backlog.
     """
 
     certificate: str | Path
     private_key: str | Path
+    tickets: int = DEFAULT_TICKETS
+    ticket_lifetime: int = DEFAULT_LIFETIME
+    ticket_keys: str | Path | None = None
     max_sessions: int = 1000
     backlog: int = 128

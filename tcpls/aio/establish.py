@@ -10,6 +10,7 @@ from tcpls.aio.config import KTLS, CommonConfig, Negotiate
 from tcpls.aio.info import Facts
 from tcpls.aio.programs import ProgramHost
 from tcpls.aio.session import Session
+from tcpls.aio.tickets import TicketKeeper
 from tcpls.aio.transport import RecordTransport, SocketSink, UserSpaceSink
 from tcpls.errors import KernelUnavailable, NotNegotiated, TCPLSError
 from tcpls.kernel import ktls, sockopts
@@ -91,8 +92,12 @@ def make_session(
     established: Established,
     outcome: Outcome,
     local: Parameters,
+    keeper: TicketKeeper | None = None,
 ) -> Session:
-    """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`."""
+    """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`.
+
+    `keeper` takes what a server sends for later sessions.
+    """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
     programs = ProgramHost(config.programs, config.helper)
@@ -102,7 +107,7 @@ def make_session(
         tcpls="on" if outcome.tcpls else f"off, {outcome.why}",
         established=established,
     )
-    session = Session(core, facts, programs)
+    session = Session(core, facts, programs, keeper)
     session.add_transport(_transport(sock, core, config, established, session))
     return session
 

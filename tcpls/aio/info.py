@@ -34,7 +34,11 @@ class ConnectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """`tcpls` is "on", or says why the session is ordinary TLS."""
+    """`tcpls` is "on", or says why the session is ordinary TLS.
+
+    `resumed`: by a ticket of an earlier session; `psk` is the identity of the external key that was used. With either
+    there is no `signature`, and no `group` if it was used without a key exchange.
+    """
 
     role: str
     tcpls: str
@@ -42,10 +46,19 @@ class SessionInfo:
     suite: str
     group: str
     signature: str
+    resumed: bool
+    psk: str
     alpn: str
     server_name: str
     peer_parameters: dict[str, object]
     connections: tuple[ConnectionInfo, ...]
+
+    @property
+    def authentication(self) -> str:
+        """How the handshake was authenticated: the signature, the pre-shared key, or "resumed"."""
+        if self.resumed:
+            return "resumed"
+        return f"pre-shared key {self.psk!r}" if self.psk else self.signature
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -54,7 +67,7 @@ class SessionInfo:
     def lines(self) -> list[str]:
         """One fact a line, for people."""
         rows = [
-            f"{self.version}, {self.suite}, {self.group}, {self.signature}",
+            f"{self.version}, {self.suite}, {self.group or 'no key exchange'}, {self.authentication}",
             f"TCPLS: {self.tcpls}",
         ]
         if self.alpn:
@@ -86,6 +99,8 @@ class Facts:
     suite: str
     group: str
     signature: str
+    resumed: bool
+    psk: str
     alpn: str
     server_name: str
 
@@ -97,6 +112,8 @@ class Facts:
             suite=established.suite.label,
             group=established.group,
             signature=established.signature_scheme,
+            resumed=established.resumed,
+            psk=(established.psk_identity or b"").decode("utf-8", "backslashreplace"),
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
         )
@@ -109,6 +126,8 @@ class Facts:
             suite=self.suite,
             group=self.group,
             signature=self.signature,
+            resumed=self.resumed,
+            psk=self.psk,
             alpn=self.alpn,
             server_name=self.server_name,
             peer_parameters=describe(peer),

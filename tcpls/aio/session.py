@@ -13,6 +13,7 @@ from tcpls.aio.driver import Driver
 from tcpls.aio.info import Facts, SessionInfo, connection_info
 from tcpls.aio.programs import ProgramHost
 from tcpls.aio.stream import Stream
+from tcpls.aio.tickets import TicketKeeper
 from tcpls.aio.transport import RecordTransport
 from tcpls.errors import ApiMisuse, NotNegotiated, OptionRefused, ProgramRefused, SessionClosed, SessionLost
 from tcpls.kernel import sockopts
@@ -30,6 +31,7 @@ from tcpls.protocol.events import (
     StreamReadable,
     StreamsAvailable,
     StreamWritable,
+    TicketReceived,
 )
 from tcpls.protocol.session import Session as SessionCore
 
@@ -46,8 +48,9 @@ class Session:
     error code 1 when the block ended with an exception.
     """
 
-    def __init__(self, core: Core, facts: Facts, programs: ProgramHost) -> None:
+    def __init__(self, core: Core, facts: Facts, programs: ProgramHost, keeper: TicketKeeper | None = None) -> None:
         self._core = core
+        self._keeper = keeper
         self._facts = facts
         self._loop = asyncio.get_running_loop()
         self._driver = Driver(core, programs, self._tell)
@@ -252,6 +255,8 @@ class Session:
         """Closes every connection at once, without a word to the peer, and ends whatever belongs to it."""
         self._core.abandon()
         await self._driver.release()
+        if self._keeper is not None:
+            await self._keeper.finish()
 
     async def __aenter__(self) -> Session:
         return self
@@ -290,6 +295,9 @@ class Session:
                 _resolve(self._options, request_id, event)
             case ProgramFinished(program_id):
                 _resolve(self._shipments, program_id, event)
+            case TicketReceived(message):
+                if self._keeper is not None:
+                    self._keeper.receive(message)
             case ProgramProgress():
                 pass
             case SessionEnded(error):

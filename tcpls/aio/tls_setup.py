@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
+from tcpls.aio.ticket_key_file import TicketKeyFile
+from tcpls.aio.tickets import TicketScope
 from tcpls.errors import ConfigurationError
 from tcpls.kernel.program import ABI, Mode
 from tcpls.protocol import negotiation
@@ -18,12 +23,16 @@ from tcpls.protocol.parameters import (
     Parameters,
     ProgramSupport,
 )
+from tcpls.protocol.resumption import Remembered
 from tcpls.tls import config as tls_config
 from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
+from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket
 
 T = TypeVar("T")
 
@@ -79,14 +88,22 @@ def local_parameters(config: CommonConfig) -> Parameters:
     )
 
 
-def client_connection(config: ClientConfig, host: str) -> ClientConnection:
-    """A fresh handshake with the server `host`. Raises `ConfigurationError`."""
-    library, trust = engines.library(config.engine), None
-    if config.verify:
-        trust = library.load_trust(config.ca_file) if config.ca_file is not None else library.system_trust()
-    return ClientConnection(
-        tls_config.ClientConfig(
-            server_name=config.server_name or host,
+TICKETS = 2
+"""How many a client with a store asks for: one for the next session, and one for when two begin at a time."""
+
+
+class ClientSetup:
+    """What a handshake with the server `host` is made of. Raises `ConfigurationError`."""
+
+    def __init__(self, config: ClientConfig, host: str) -> None:
+        self.local = local_parameters(config)
+        self._name = config.server_name or host
+        self._config = config
+        library, trust = engines.library(config.engine), None
+        if config.verify:
+            trust = library.load_trust(config.ca_file) if config.ca_file is not None else library.system_trust()
+        self._tls = tls_config.ClientConfig(
+            server_name=self._name,
             trust=trust,
             suites=_suites(config),
             groups=_groups(config),
@@ -94,11 +111,42 @@ def client_connection(config: ClientConfig, host: str) -> ClientConnection:
             alpn=_alpn(config),
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,
-        ),
-        random=secrets.token_bytes,
-        time=datetime.now(UTC),
-        key_log=config.key_log,
-    )
+            tickets=0 if config.tickets is None else TICKETS,
+        )
+
+    def connection(self, ticket: Ticket | None = None) -> ClientConnection:
+        """A fresh handshake, which resumes the session of the ticket if it is still good."""
+        return ClientConnection(
+            replace(self._tls, ticket=ticket),
+            random=secrets.token_bytes,
+            time=datetime.now(UTC),
+            key_log=self._config.key_log,
+        )
+
+    def ticket_scope(self, host: str, port: int) -> TicketScope:
+        """What the tickets of this configuration are good for. Whatever says whom to trust belongs into it."""
+        config = self._config
+        settings = hashlib.sha256()
+        # A ticket of ordinary TLS is of no use for the early data of TCPLS, nor the other way round.
+        settings.update(b"plain" if config.tcpls is Negotiate.OFF else b"tcpls")
+        if not config.verify:
+            settings.update(b" unverified")
+        elif config.ca_file is not None:
+            settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
+        return TicketScope(host, port, self._name, settings.hexdigest())
+
+    def outcome(self, established: Established) -> negotiation.Outcome:
+        """Whether TCPLS was agreed on, and what the server announced."""
+        if self._config.tcpls is Negotiate.OFF:
+            return negotiation.Outcome(False, "not offered")
+        return negotiation.outcome_of_client(established.peer_extensions)
+
+
+def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | None:
+    if not config.tickets:
+        return None
+    vault = None if config.ticket_keys is None else TicketKeyFile(config.ticket_keys)
+    return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, vault)
 
 
 class ServerSetup:
@@ -111,18 +159,22 @@ class ServerSetup:
         library = engines.library(config.engine)
         self._config = tls_config.ServerConfig(
             identities=(library.load_identity(config.certificate, config.private_key),),
-            answer=self._answer if self._negotiates else tls_config.no_answer,
+            answer=self._answer,
             suites=_suites(config),
             groups=_groups(config),
             alpn=_alpn(config),
             engine=library.engine,
+            ticket_keys=_ticket_keys(config, library.engine),
+            tickets=config.tickets,
         )
 
     def connection(self) -> ServerConnection:
-        return ServerConnection(self._config, random=secrets.token_bytes, key_log=self._key_log)
+        return ServerConnection(self._config, random=secrets.token_bytes, time=datetime.now(UTC), key_log=self._key_log)
 
     def _answer(self, hello: ClientHello) -> tls_config.Answer:
-        return tls_config.Answer(negotiation.server_extensions(dict(hello.extensions), self.local))
+        offered = dict(hello.extensions) if self._negotiates else {}
+        extensions = negotiation.server_extensions(offered, self.local)
+        return tls_config.Answer(extensions, Remembered.by_server(offered, self.local).write())
 
     def outcome(self, established: Established) -> negotiation.Outcome:
         """Whether TCPLS was agreed on, and what the client announced."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from tcpls import (
     ClientConfig,
     ConfigurationError,
+    FileTicketStore,
     NotNegotiated,
     OptionRefused,
     ProgramFile,
@@ -52,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     trust.add_argument("--ca-certs", metavar="FILE", help="PEM authorities to trust instead of the system's")
     trust.add_argument("--servername", metavar="NAME", help="the name to ask and check for (HOST)")
     trust.add_argument("--insecure", action="store_true", help="trust any certificate; says so")
+    trust.add_argument(
+        "-s", "--session-ticket", metavar="FILE", help="resume sessions by the tickets in FILE, and keep new ones there"
+    )
     ask = parser.add_argument_group("what the server is asked for")
     ask.add_argument(
         "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
@@ -128,6 +132,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
             verify=not arguments.insecure,
             server_name=arguments.servername,
             key_shares=arguments.key_shares,
+            tickets=FileTicketStore(arguments.session_ticket) if arguments.session_ticket else None,
             programs=policy,
             helper=options.spawn_helper(policy),
             **options.common_settings(arguments),

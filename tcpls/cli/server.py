@@ -47,6 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     service.add_argument("--echo", action="store_true", help="send back what comes")
     service.add_argument("--max-sessions", type=int, default=1000, metavar="N", help="sessions at a time (1000)")
     service.add_argument("--once", action="store_true", help="end after the first session")
+    tickets = parser.add_argument_group("session tickets")
+    tickets.add_argument("--tickets", type=int, default=2, metavar="N", help="how many a client gets (2)")
+    tickets.add_argument(
+        "--ticket-lifetime", type=int, default=86400, metavar="SECONDS", help="how long they may be used (86400)"
+    )
+    tickets.add_argument("--no-tickets", action="store_true", help="give none out and take none")
+    tickets.add_argument(
+        "--ticket-keys", metavar="FILE", help="keys shared with other processes, and with the next start of this one"
+    )
     options.add_common(parser)
     return parser
 
@@ -141,6 +150,9 @@ async def server(arguments: argparse.Namespace) -> None:
             certificate=arguments.certificate,
             private_key=arguments.private_key,
             max_sessions=arguments.max_sessions,
+            tickets=0 if arguments.no_tickets else arguments.tickets,
+            ticket_lifetime=arguments.ticket_lifetime,
+            ticket_keys=arguments.ticket_keys,
             programs=policy,
             helper=helper,
             **options.common_settings(arguments),

@@ -4,9 +4,11 @@ handshake), and `Connection`, what TCPLS adds (record numbers, acknowledgments).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcpls.errors import Alert, KernelUnavailable, PeerError, ProtocolViolation, Reason
+from tcpls.protocol.events import Event, TicketReceived
 from tcpls.protocol.frames import Frame
 from tcpls.protocol.streams import SendStream
 from tcpls.tls.key_schedule import TrafficSecret
@@ -18,6 +20,8 @@ from tcpls.tls.suites import TrafficKeys
 KEY_UPDATES_PER_SECOND = 32
 """Each costs the receiver a key schedule and an answer; a peer has no use for more."""
 MESSAGES_PER_SECOND = 64
+TICKETS_PER_CONNECTION = 32
+"""Session tickets that are told of. More are ignored: no client has to keep any (RFC 8446 4.6.1)."""
 EMPTY_RECORDS_PER_SECOND = 1024
 ALERTS_PER_SECOND = 4
 KEY_UPDATE_MARGIN = 1 << 20
@@ -60,6 +64,8 @@ class Channel:
         "_messages",
         "_post_handshake",
         "_read_secret",
+        "_tell",
+        "_tickets",
         "_update",
         "_update_after",
         "_write_secret",
@@ -80,8 +86,10 @@ class Channel:
         write_secret: TrafficSecret,
         read_sequence: int = 0,
         write_sequence: int = 0,
+        tell: Callable[[Event], None],
         update_after: int | None = None,
     ) -> None:
+        """`tell` takes the events that messages after the handshake are for the shell."""
         self.connection_id = connection_id
         self.received = read_sequence
         self.sent = write_sequence
@@ -92,6 +100,8 @@ class Channel:
         self._read_secret = read_secret
         self._write_secret = write_secret
         self._post_handshake = PostHandshake(is_client=is_client)
+        self._tell = tell
+        self._tickets = 0
         self._update: bool | None = None
         self._key_updates = RateLimit(KEY_UPDATES_PER_SECOND, Reason.TOO_MANY_KEY_UPDATES)
         self._messages = RateLimit(MESSAGES_PER_SECOND, Reason.TOO_MANY_MESSAGES)
@@ -120,7 +130,9 @@ class Channel:
                 keys = self._read_secret.keys().for_connection(self.connection_id)
                 if message.request and self._update is None:
                     self._update = False
-            # Session tickets are not used: a resumption would open a new session.
+            elif self._tickets < TICKETS_PER_CONNECTION:
+                self._tickets += 1
+                self._tell(TicketReceived(message))
         return keys
 
     def receive_alert(self, content: memoryview, now: float) -> int:
@@ -205,6 +217,7 @@ class Connection(Channel):
         write_secret: TrafficSecret,
         read_sequence: int = 0,
         write_sequence: int = 0,
+        tell: Callable[[Event], None],
         update_after: int | None = None,
     ) -> None:
         super().__init__(
@@ -214,6 +227,7 @@ class Connection(Channel):
             write_secret=write_secret,
             read_sequence=read_sequence,
             write_sequence=write_sequence,
+            tell=tell,
             update_after=update_after,
         )
         self.elicited = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from tcpls.tls.messages import NewSessionTicket
+
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
@@ -94,6 +96,13 @@ class ProgramFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketReceived:
+    """The server gave a ticket with which a later session may resume this one. Told to clients only."""
+
+    message: NewSessionTicket
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """Nothing more comes. `error` is None after an authenticated close without error code."""
 
@@ -109,5 +118,6 @@ Event = (
     | OptionAnswered
     | ProgramProgress
     | ProgramFinished
+    | TicketReceived
     | SessionEnded
 )

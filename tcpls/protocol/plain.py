@@ -49,6 +49,7 @@ class PlainSession(CoreBase):
             write_secret=write_secret,
             read_sequence=read_sequence,
             write_sequence=write_sequence,
+            tell=self._events.append,
             update_after=config.update_keys_after,
         )
         self._empty = RateLimit(EMPTY_RECORDS_PER_SECOND, Reason.TOO_MANY_RECORDS)

@@ -143,6 +143,7 @@ class Session(CoreBase):
             write_secret=write_secret,
             read_sequence=read_sequence,
             write_sequence=write_sequence,
+            tell=self._events.append,
             update_after=config.update_keys_after,
         )
         self._connections = {0: connection}

@@ -14,7 +14,8 @@ from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket, TicketKeys
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
 
 DEFAULT_SUITES = (
     CipherSuite.AES_128_GCM_SHA256,

@@ -15,7 +15,7 @@ from tcpls.tls.key_schedule import Exporter, ResumptionSecret, TrafficSecret
 from tcpls.tls.messages import NewSessionTicket
 from tcpls.tls.record import HEADER_SIZE, MAX_CIPHERTEXT, MAX_CONTENT, ContentType, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite, Random
-from tcpls.tls.tickets import MAX_LIFETIME, Ticket
+from tcpls.tls.tickets import Ticket, TicketSource
 from tcpls.wire import Buffer
 
 _FATAL = 2
@@ -68,22 +68,12 @@ class Established:
 
         `remembered` is the application's own.
         """
-        # RFC 8446 4.6.1: a lifetime of 0 is over at once, and none is longer than seven days.
-        if not message.lifetime:
-            return None
-        return Ticket(
-            identity=message.ticket,
-            key=self.resumption.key(message.nonce),
-            suite=self.suite,
-            age_add=message.age_add,
-            received=now,
-            lifetime=min(message.lifetime, MAX_LIFETIME),
-            server_name=self.server_name,
-            alpn=self.alpn,
-            verified=self.verified,
-            max_early_data=message.max_early_data,
-            remembered=remembered,
-        )
+        return self.ticket_source.ticket(message, now, remembered)
+
+    @property
+    def ticket_source(self) -> TicketSource:
+        """What `ticket` needs, for whoever waits for tickets and has no use for the rest."""
+        return TicketSource(self.resumption, self.server_name, self.alpn, self.verified)
 
 
 class TLSConnection:

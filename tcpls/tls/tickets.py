@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tcpls.errors import ConfigurationError, PeerError, Reason
-from tcpls.tls.engine import CryptoEngine
-from tcpls.tls.key_schedule import BinderKind
+from tcpls.errors import PeerError, Reason
+from tcpls.tls.key_schedule import BinderKind, ResumptionSecret
+from tcpls.tls.messages import NewSessionTicket
 from tcpls.tls.psk import PreSharedKey
-from tcpls.tls.suites import IV_SIZE, SUITE_BY_CODE, TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
+from tcpls.tls.suites import SUITE_BY_CODE, CipherSuite
 from tcpls.wire import Buffer, Reader, Writer
 
 MAX_LIFETIME = 7 * 24 * 3600
@@ -19,6 +19,8 @@ MAX_TICKETS = 8
 """Tickets that a client may ask for by ticket_request; RFC 9149 section 3 lets servers send fewer."""
 MAX_REMEMBERED = 1024
 """Bytes of the application's own in one ticket."""
+MAX_IDENTITY = 1 << 14
+"""Bytes of a ticket that a client keeps: room for a chain of certificates, and for others beside it in one hello."""
 
 _FORM = 1
 
@@ -125,6 +127,35 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketSource:
+    """What a client needs of its handshake to make tickets of the messages that come later. No traffic keys."""
+
+    secret: ResumptionSecret
+    server_name: str | None
+    alpn: bytes | None
+    verified: bool
+
+    def ticket(self, message: NewSessionTicket, now: float, remembered: bytes = b"") -> Ticket | None:
+        """What to keep of a message that came at `now`, in seconds since 1970; None if nothing."""
+        # RFC 8446 4.6.1: a lifetime of 0 is over at once, and none is longer than seven days.
+        if not message.lifetime or len(message.ticket) > MAX_IDENTITY:
+            return None
+        return Ticket(
+            identity=message.ticket,
+            key=self.secret.key(message.nonce),
+            suite=self.secret.suite,
+            age_add=message.age_add,
+            received=now,
+            lifetime=min(message.lifetime, MAX_LIFETIME),
+            server_name=self.server_name,
+            alpn=self.alpn,
+            verified=self.verified,
+            max_early_data=message.max_early_data,
+            remembered=remembered,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TicketState:
     """What a server seals into a ticket. `issued` is in milliseconds since 1970, `lifetime` in seconds."""
 
@@ -181,80 +212,3 @@ class TicketState:
         while certificates.remaining:
             chain.append(certificates.opaque(3, least=1))
         return cls(key, suite, issued, lifetime, age_add, server_name, alpn, max_early_data, remembered, tuple(chain))
-
-
-_NAME_SIZE = 16
-_KEY_SIZE = 32
-_SEALED_LIMIT = 1 << 32
-"""Tickets under one key: random nonces must not be used for more (NIST SP 800-38D 8.3)."""
-
-
-@dataclass(slots=True)
-class _Generation:
-    name: bytes
-    key: bytes = field(repr=False)
-    since: int
-    sealed: int = 0
-
-
-class TicketKeys:
-    """Seals and opens tickets with keys that change every `lifetime` seconds, which is as long as tickets live.
-
-    Two generations are held: the one that seals, and the one before, whose tickets may still be alive. What was
-    sealed earlier cannot be opened by anybody any more. A third one comes only when a key has sealed its fill.
-    """
-
-    def __init__(self, engine: CryptoEngine, random: Random, lifetime: int = DEFAULT_LIFETIME) -> None:
-        # RFC 8446 4.6.1: servers must not use a value greater than seven days.
-        if not 1 <= lifetime <= MAX_LIFETIME:
-            raise ConfigurationError("tickets live from 1 second to 7 days")
-        self.lifetime = lifetime
-        self._engine = engine
-        self._random = random
-        self._generations: list[_Generation] = []
-
-    def __repr__(self) -> str:
-        return f"TicketKeys(lifetime={self.lifetime})"
-
-    def seal(self, state: TicketState, now: int) -> bytes:
-        """`now`: milliseconds since 1970."""
-        generation = self._current(now)
-        generation.sealed += 1
-        plaintext, nonce = state.write(), self._random(IV_SIZE)
-        sealed = bytearray(len(plaintext) + TAG_SIZE)
-        self._aead(generation).encrypt_into(nonce, plaintext, generation.name, sealed)
-        return generation.name + nonce + sealed
-
-    def open(self, ticket: bytes, now: int) -> TicketState | None:
-        """None for what this server has not sealed, or can no longer open, or what has expired."""
-        self._forget(now)
-        name, nonce = ticket[:_NAME_SIZE], ticket[_NAME_SIZE : _NAME_SIZE + IV_SIZE]
-        sealed = ticket[_NAME_SIZE + IV_SIZE :]
-        generation = next((each for each in self._generations if each.name == name), None)
-        if generation is None or len(sealed) <= TAG_SIZE:
-            return None
-        plaintext = bytearray(len(sealed) - TAG_SIZE)
-        try:
-            self._aead(generation).decrypt_into(nonce, sealed, name, plaintext)
-            state = TicketState.read(plaintext)
-        except (self._engine.invalid_tag, PeerError):
-            return None
-        return state if state.alive(now) else None
-
-    def _aead(self, generation: _Generation) -> Aead:
-        return self._engine.aead(TrafficKeys(CipherSuite.AES_256_GCM_SHA384, generation.key, bytes(IV_SIZE)))
-
-    def _current(self, now: int) -> _Generation:
-        self._forget(now)
-        if self._generations:
-            newest = self._generations[0]
-            if now - newest.since < self.lifetime * 1000 and newest.sealed < _SEALED_LIMIT:
-                return newest
-        made = _Generation(self._random(_NAME_SIZE), self._random(_KEY_SIZE), now)
-        self._generations.insert(0, made)
-        return made
-
-    def _forget(self, now: int) -> None:
-        """Drops the keys whose last ticket has expired."""
-        limit = 2 * self.lifetime * 1000
-        self._generations = [each for each in self._generations if 0 <= now - each.since < limit]

@@ -31,7 +31,8 @@ from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import Ticket, TicketKeys, TicketState
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket, TicketState
 from tests.fuzz.null_engine import NullEngine, NullKey
 from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, trust
 

@@ -7,24 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tcpls.protocol import frames, parameters
+from tcpls.protocol import frames, parameters, resumption
 from tcpls.protocol.frames import ALL_FRAMES, encode, parse_frames
 from tcpls.protocol.negotiation import CodePoints
 from tcpls.protocol.options import REGISTRY, Kind
-from tcpls.protocol.parameters import Parameters
 
 TEXT = (Path(__file__).parents[3] / "docs" / "wire-format.md").read_text()
-EXAMPLES = re.findall(r"```(frame|parameters)\n(.*)\n([0-9a-f \n]+)\n```", TEXT)
-NAMES = {**vars(frames), **vars(parameters)}
+EXAMPLES = re.findall(r"```(frame|parameters|remembered)\n(.*)\n([0-9a-f \n]+)\n```", TEXT)
+NAMES = {**vars(frames), **vars(parameters), **vars(resumption)}
 
 
 @pytest.mark.parametrize(("kind", "expression", "written"), EXAMPLES, ids=[each[1][:40] for each in EXAMPLES])
 def test_an_example_is_what_the_code_writes_and_reads(kind: str, expression: str, written: str) -> None:
     value = eval(expression, NAMES)
     data = bytes.fromhex(written)
-    if kind == "parameters":
+    if kind != "frame":
         assert value.write() == data
-        assert Parameters.read(data) == value
+        assert type(value).read(data) == value
     else:
         assert encode(value) == data
         assert list(parse_frames(data)) == [value]

@@ -23,7 +23,8 @@ from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import OfferedPsks, PreSharedKey, PskMode, bind, import_psk, unbound
 from tcpls.tls.record import RecordOpener
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import Ticket, TicketKeys
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket
 from tcpls.tls.transcript import Transcript
 from tcpls.wire import Reader
 from tests.unit.tls.pair import TIME, client_config, refused, seeded, server_config, shake, trust
