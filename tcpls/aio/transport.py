@@ -85,6 +85,8 @@ class RecordTransport:
     ) -> None:
         """`patience`: seconds that a closed connection waits while the peer's TCP takes nothing of what is left."""
         self.socket = sock
+        # By its number: asyncio's selector makes a text of what it does not know yet, and a socket's asks the kernel.
+        self._descriptor = sock.fileno()
         self.connection_id = connection_id
         self.sink = sink
         self.source = source
@@ -118,9 +120,9 @@ class RecordTransport:
         """Listens to the socket unless the core asks for a pause (back-pressure by TCP's own window)."""
         wanted = not self._receiving_over and not self._core.reading_paused
         if wanted and not self._reading:
-            self._loop.add_reader(self.socket, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
         elif self._reading and not wanted:
-            self._loop.remove_reader(self.socket)
+            self._loop.remove_reader(self._descriptor)
         self._reading = wanted
 
     def _readable(self) -> None:
@@ -159,7 +161,7 @@ class RecordTransport:
     def _stop_receiving(self) -> None:
         self._receiving_over = True
         if self._reading:
-            self._loop.remove_reader(self.socket)
+            self._loop.remove_reader(self._descriptor)
             self._reading = False
 
     def _connection_ended(self, error: str | None) -> None:
@@ -190,10 +192,10 @@ class RecordTransport:
             self._fail_sending(str(error))
             return
         self._writing = True
-        self._loop.add_writer(self.socket, self._writable)
+        self._loop.add_writer(self._descriptor, self._writable)
 
     def _writable(self) -> None:
-        self._loop.remove_writer(self.socket)
+        self._loop.remove_writer(self._descriptor)
         self._writing = False
         self.flush()
         self._wake()
@@ -215,10 +217,10 @@ class RecordTransport:
             # writable again. Shutting down before that would cut it.
             self._sending_over = True
             self._writing = True
-            self._loop.add_writer(self.socket, self._shut_down)
+            self._loop.add_writer(self._descriptor, self._shut_down)
 
     def _shut_down(self) -> None:
-        self._loop.remove_writer(self.socket)
+        self._loop.remove_writer(self._descriptor)
         self._writing = False
         try:
             self.socket.shutdown(socket.SHUT_WR)
@@ -280,7 +282,7 @@ class RecordTransport:
         self._stop_receiving()
         self._sending_over = True
         if self._writing:
-            self._loop.remove_writer(self.socket)
+            self._loop.remove_writer(self._descriptor)
             self._writing = False
         self.socket.close()
         self.closed.set_result(error)

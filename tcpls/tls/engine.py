@@ -69,6 +69,9 @@ class Trust(Protocol):
 class CryptoEngine(Protocol):
     """The algorithms of one cryptographic library. Hash names are ``sha256`` and ``sha384``."""
 
+    def __hash__(self) -> int:
+        """Constants that are computed with an engine are kept by it."""
+
     @property
     def invalid_tag(self) -> type[Exception]:
         """The exception by which this engine's AEADs say that something is not genuine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cache
 
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.suites import IV_SIZE, CipherSuite, TrafficKeys
@@ -80,9 +81,10 @@ class Exporter:
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """`length` bytes that only the two ends of this connection know."""
-        empty, of_context = self.engine.hash(self.suite.hash_name), self.engine.hash(self.suite.hash_name)
+        of_context = self.engine.hash(self.suite.hash_name)
         of_context.update(context)
-        derived = expand_label(self.engine, self.suite, self.secret, label, empty.digest(), self.suite.hash_size)
+        empty = _hash_of_nothing(self.engine, self.suite)
+        derived = expand_label(self.engine, self.suite, self.secret, label, empty, self.suite.hash_size)
         return expand_label(self.engine, self.suite, derived, b"exporter", of_context.digest(), length)
 
 
@@ -159,27 +161,32 @@ class EarlyTrafficSecret:
 
 @dataclass(frozen=True, slots=True)
 class EarlySecrets:
-    """What the early secret gives. `suite`: of a pre-shared key only the suite's hash matters here."""
+    """What the early secret gives. `suite`: of a pre-shared key only the suite's hash matters here.
+
+    `salt`: what the handshake secret is extracted with.
+    """
 
     engine: CryptoEngine = field(repr=False, compare=False)
     suite: CipherSuite
     secret: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, engine: CryptoEngine, suite: CipherSuite, key: bytes | None = None) -> EarlySecrets:
         """From a pre-shared key; without one, from zeros (RFC 8446 7.1)."""
-        zeros = bytes(suite.hash_size)
-        return cls(engine, suite, engine.hmac(suite.hash_name, zeros, zeros if key is None else key))
+        if key is None:
+            return _early_without_key(engine, suite)
+        secret = engine.hmac(suite.hash_name, bytes(suite.hash_size), key)
+        return cls(engine, suite, secret, _salt(engine, suite, secret))
 
-    def _derived(self, secret: bytes, label: bytes, transcript_hash: bytes | None = None) -> bytes:
-        """Derive-Secret; None stands for no messages."""
-        if transcript_hash is None:
-            transcript_hash = self.engine.hash(self.suite.hash_name).digest()
+    def _derived(self, secret: bytes, label: bytes, transcript_hash: bytes) -> bytes:
+        """Derive-Secret (RFC 8446 7.1)."""
         return expand_label(self.engine, self.suite, secret, label, transcript_hash, self.suite.hash_size)
 
     def binder(self, kind: BinderKind, transcript_hash: bytes) -> bytes:
         """For the transcript up to the ClientHello without its binders (RFC 8446 4.2.11.2)."""
-        base = HandshakeTrafficSecret(self.engine, self.suite, self._derived(self.secret, kind.value))
+        nothing = _hash_of_nothing(self.engine, self.suite)
+        base = HandshakeTrafficSecret(self.engine, self.suite, self._derived(self.secret, kind.value, nothing))
         return base.verify_data(transcript_hash)
 
     def traffic(self, transcript_hash: bytes) -> EarlyTrafficSecret:
@@ -195,7 +202,7 @@ class EarlySecrets:
         name, size = self.suite.hash_name, self.suite.hash_size
         zeros = bytes(size)
         ingredient = zeros if shared is None else shared
-        secret = self.engine.hmac(name, self._derived(self.secret, b"derived"), ingredient)
+        secret = self.engine.hmac(name, self.salt, ingredient)
         client = self._derived(secret, b"c hs traffic", transcript_hash)
         server = self._derived(secret, b"s hs traffic", transcript_hash)
         return HandshakeSecrets(
@@ -203,5 +210,21 @@ class EarlySecrets:
             self.suite,
             HandshakeTrafficSecret(self.engine, self.suite, client),
             HandshakeTrafficSecret(self.engine, self.suite, server),
-            self.engine.hmac(name, self._derived(secret, b"derived"), zeros),
+            self.engine.hmac(name, _salt(self.engine, self.suite, secret), zeros),
         )
+
+
+@cache
+def _early_without_key(engine: CryptoEngine, suite: CipherSuite) -> EarlySecrets:
+    """The same for every handshake with certificates: nothing secret is in it."""
+    return EarlySecrets.derive(engine, suite, bytes(suite.hash_size))
+
+
+def _salt(engine: CryptoEngine, suite: CipherSuite, secret: bytes) -> bytes:
+    """Derive-Secret of no messages, between two stages (RFC 8446 7.1)."""
+    return expand_label(engine, suite, secret, b"derived", _hash_of_nothing(engine, suite), suite.hash_size)
+
+
+@cache
+def _hash_of_nothing(engine: CryptoEngine, suite: CipherSuite) -> bytes:
+    return engine.hash(suite.hash_name).digest()
