@@ -14,6 +14,7 @@ from tcpls.aio.client import connect
 from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
 from tcpls.aio.info import ConnectionInfo, SessionInfo
 from tcpls.aio.keylog import FileKeyLog
+from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.server import Server, serve
 from tcpls.aio.session import Session, Shipment
 from tcpls.aio.stream import Stream
@@ -57,6 +58,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectError",
     "ConnectionInfo",
+    "ExternalPsk",
     "FileKeyLog",
     "FileTicketStore",
     "HandshakeError",

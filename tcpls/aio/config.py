@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.tickets import TicketStore
 from tcpls.kernel.helper_client import HelperClient
 from tcpls.kernel.program import ProgramPolicy
@@ -37,13 +38,17 @@ class CommonConfig:
     `programs` says which congestion controllers a peer may have attached to this end's sockets (none, by default);
     `helper` is the privileged process that loads them. `congestion` is the algorithm that this end's own sockets use.
     The windows bound, in bytes, what a peer can make this end buffer; `stream_limit` the streams it may have open;
-    after `idle_timeout` without a record a session ends (0: never). `engine` is the cryptographic library, one of
-    `tcpls.tls.engines.ENGINE_NAMES`.
+    after `idle_timeout` without a record a session ends (0: never). `psks` are keys that are used in place of
+    certificates where the peer has one of them too; `psk_modes` are the ways in which they and tickets may be used:
+    "psk_dhe_ke" (the default), and "psk_ke", without a key exchange and so without forward secrecy. `engine` is the
+    cryptographic library, one of `tcpls.tls.engines.ENGINE_NAMES`.
     """
 
     suites: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ()
+    psks: tuple[ExternalPsk, ...] = ()
+    psk_modes: tuple[str, ...] = ()
     engine: str = "openssl"
     tcpls: Negotiate = Negotiate.OFFER
     ktls: KTLS = KTLS.OFF
@@ -78,7 +83,7 @@ class ClientConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig(CommonConfig):
-    """`certificate` and `private_key` are PEM files: the chain, leaf first, and its key.
+    """`certificate` and `private_key` are PEM files: the chain, leaf first, and its key. With `psks` there may be none.
 
     `tickets` is how many session tickets a client gets that does not ask for a number (0: nobody gets any, and none
     is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or with `ticket_keys` those of
@@ -86,8 +91,8 @@ class ServerConfig(CommonConfig):
     wait in the backlog.
     """
 
-    certificate: str | Path
-    private_key: str | Path
+    certificate: str | Path | None = None
+    private_key: str | Path | None = None
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
     ticket_keys: str | Path | None = None

@@ -106,6 +106,7 @@ def make_session(
         role=role.name.lower(),
         tcpls="on" if outcome.tcpls else f"off, {outcome.why}",
         established=established,
+        psks=config.psks,
     )
     session = Session(core, facts, programs, keeper)
     session.add_transport(_transport(sock, core, config, established, session))

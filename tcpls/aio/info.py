@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.transport import RecordTransport
 from tcpls.kernel import sockopts
 from tcpls.protocol.options import BY_ID
@@ -105,7 +107,8 @@ class Facts:
     server_name: str
 
     @classmethod
-    def of(cls, role: str, tcpls: str, established: Established) -> Facts:
+    def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk]) -> Facts:
+        identity = established.psk_identity
         return cls(
             role=role,
             tcpls=tcpls,
@@ -113,7 +116,7 @@ class Facts:
             group=established.group,
             signature=established.signature_scheme,
             resumed=established.resumed,
-            psk=(established.psk_identity or b"").decode("utf-8", "backslashreplace"),
+            psk="" if identity is None else next(psk.name for psk in psks if psk.is_known_as(identity)),
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeVar
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import TicketScope
-from tcpls.errors import ConfigurationError
+from tcpls.errors import CertificateError, ConfigurationError, Reason
 from tcpls.kernel.program import ABI, Mode
 from tcpls.protocol import negotiation
 from tcpls.protocol.parameters import (
@@ -28,8 +28,9 @@ from tcpls.tls import config as tls_config
 from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
-from tcpls.tls.engine import CryptoEngine
+from tcpls.tls.engine import CryptoEngine, Trust
 from tcpls.tls.messages import ClientHello
+from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket
@@ -66,6 +67,15 @@ def _alpn(config: CommonConfig) -> tuple[bytes, ...]:
         raise ConfigurationError("an application protocol's name is ASCII") from None
 
 
+def _psks(config: CommonConfig, engine: CryptoEngine) -> tuple[PreSharedKey, ...]:
+    return tuple(key for psk in config.psks for key in psk.keys(engine))
+
+
+def _psk_modes(config: CommonConfig) -> tuple[PskMode, ...]:
+    modes = {mode.name.lower(): mode for mode in PskMode}
+    return _chosen("key exchange mode", config.psk_modes, modes, (PskMode.PSK_DHE_KE,))
+
+
 _PROGRAM_MODES = {
     Mode.PINNED: PROGRAMS_PINNED,
     Mode.SIGNED: PROGRAMS_SIGNED,
@@ -92,6 +102,24 @@ TICKETS = 2
 """How many a client with a store asks for: one for the next session, and one for when two begin at a time."""
 
 
+class _TrustsNobody:
+    """For a client of a pre-shared key, on a machine without any authorities."""
+
+    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "there are no authorities here")
+
+
+def _trust(config: ClientConfig, library: engines.Library) -> Trust:
+    if config.ca_file is not None:
+        return library.load_trust(config.ca_file)
+    try:
+        return library.system_trust()
+    except ConfigurationError:
+        if config.psks:
+            return _TrustsNobody()
+        raise
+
+
 class ClientSetup:
     """What a handshake with the server `host` is made of. Raises `ConfigurationError`."""
 
@@ -99,12 +127,10 @@ class ClientSetup:
         self.local = local_parameters(config)
         self._name = config.server_name or host
         self._config = config
-        library, trust = engines.library(config.engine), None
-        if config.verify:
-            trust = library.load_trust(config.ca_file) if config.ca_file is not None else library.system_trust()
+        library = engines.library(config.engine)
         self._tls = tls_config.ClientConfig(
             server_name=self._name,
-            trust=trust,
+            trust=_trust(config, library) if config.verify else None,
             suites=_suites(config),
             groups=_groups(config),
             shares=config.key_shares,
@@ -112,6 +138,8 @@ class ClientSetup:
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,
             tickets=0 if config.tickets is None else TICKETS,
+            psks=_psks(config, library.engine),
+            psk_modes=_psk_modes(config),
         )
 
     def connection(self, ticket: Ticket | None = None) -> ClientConnection:
@@ -133,6 +161,9 @@ class ClientSetup:
             settings.update(b" unverified")
         elif config.ca_file is not None:
             settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
+        for psk in config.psks:
+            # Its identity only: a digest of a key is a means to guess it.
+            settings.update(b" psk " + hashlib.sha256(psk.identity + b" " + psk.context).digest())
         return TicketScope(host, port, self._name, settings.hexdigest())
 
     def outcome(self, established: Established) -> negotiation.Outcome:
@@ -149,6 +180,14 @@ def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | Non
     return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, vault)
 
 
+def _identities(config: ServerConfig, library: engines.Library) -> tuple[tls_config.Identity, ...]:
+    if config.certificate is None and config.private_key is None and config.psks:
+        return ()
+    if config.certificate is None or config.private_key is None:
+        raise ConfigurationError("a server needs a certificate and its private key, or a pre-shared key")
+    return (library.load_identity(config.certificate, config.private_key),)
+
+
 class ServerSetup:
     """What all handshakes of a server share: parsed once. Raises `ConfigurationError`."""
 
@@ -158,7 +197,9 @@ class ServerSetup:
         self._key_log = config.key_log
         library = engines.library(config.engine)
         self._config = tls_config.ServerConfig(
-            identities=(library.load_identity(config.certificate, config.private_key),),
+            identities=_identities(config, library),
+            psks=_psks(config, library.engine),
+            psk_modes=_psk_modes(config),
             answer=self._answer,
             suites=_suites(config),
             groups=_groups(config),

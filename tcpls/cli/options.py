@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from tcpls import (
     KTLS,
     ConfigurationError,
+    ExternalPsk,
     FileKeyLog,
     HelperClient,
     Negotiate,
@@ -71,6 +72,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         choices=ENGINE_NAMES,
         help="the cryptographic library",
     )
+    tls.add_argument(
+        "--psk",
+        action="append",
+        default=[],
+        metavar="IDENTITY:HEXKEY",
+        help="a pre-shared key; @FILE: one such line for each (what stands here, others can see)",
+    )
+    tls.add_argument("--psk-import", action="store_true", help="import the pre-shared keys (RFC 9258)")
+    tls.add_argument(
+        "--psk-modes", metavar="LIST", help="how keys and tickets may be used: psk_dhe_ke, or also psk_ke (psk_dhe_ke)"
+    )
     tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
     transport = parser.add_argument_group("transport")
     transport.add_argument(
@@ -102,6 +114,44 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def split(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+def _external_psk(text: str, imported: bool) -> ExternalPsk | None:
+    """None when the text has not the form IDENTITY:HEXKEY, in which the identity may have colons of its own."""
+    identity, _, key = text.rpartition(":")
+    if not identity or re.fullmatch(r"([0-9A-Fa-f]{2})+", key) is None:
+        return None
+    return ExternalPsk(os.fsencode(identity), bytes.fromhex(key), imported)
+
+
+def _psks_of_file(path: Path, imported: bool) -> Iterator[ExternalPsk]:
+    """A key for each line. Raises `ConfigurationError`, which never shows a line."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"--psk {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            psk = _external_psk(line.strip(), imported)
+            if psk is None:
+                raise ConfigurationError(f"--psk {path}: line {number} is not IDENTITY:HEXKEY")
+            yield psk
+
+
+def psks(arguments: argparse.Namespace) -> tuple[ExternalPsk, ...]:
+    """The pre-shared keys. Raises `UsageError` for one that has not the form, `ConfigurationError` for a file."""
+    found: list[ExternalPsk] = []
+    for text in arguments.psk:
+        if text.startswith("@"):
+            found += _psks_of_file(Path(text[1:]), arguments.psk_import)
+            continue
+        psk = _external_psk(text, arguments.psk_import)
+        if psk is None:
+            raise UsageError("--psk takes IDENTITY:HEXKEY, or @FILE with such lines")
+        found.append(psk)
+    if arguments.psk_import and not found:
+        raise UsageError("--psk-import needs --psk")
+    return tuple(found)
 
 
 def key_log(path: str | None, environment: Mapping[str, str] = os.environ) -> KeyLog:
@@ -163,6 +213,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "suites": split(arguments.suites),
         "groups": split(arguments.groups),
         "alpn": split(arguments.alpn),
+        "psks": psks(arguments),
+        "psk_modes": split(arguments.psk_modes),
         "engine": arguments.engine,
         "tcpls": negotiate,
         "ktls": KTLS(arguments.ktls),

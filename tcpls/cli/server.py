@@ -30,17 +30,15 @@ to standard input and output, and the server ends with it.
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tcpls server",
-        usage="%(prog)s [options] -c FILE -k FILE [HOST[:PORT]] [PORT]",
+        usage="%(prog)s [options] [-c FILE -k FILE] [HOST[:PORT]] [PORT]",
         description="A TCPLS server, which serves ordinary TLS 1.3 clients too.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     identity = parser.add_argument_group("identity")
-    identity.add_argument(
-        "-c", "--certificate", required=True, metavar="FILE", help="PEM certificate chain, leaf first"
-    )
-    identity.add_argument("-k", "--private-key", required=True, metavar="FILE", help="PEM private key of the leaf")
+    identity.add_argument("-c", "--certificate", metavar="FILE", help="PEM certificate chain, leaf first")
+    identity.add_argument("-k", "--private-key", metavar="FILE", help="PEM private key of the leaf")
     service = parser.add_argument_group("service")
     service.add_argument("--root", metavar="DIR", help="serve the files of this folder")
     service.add_argument("--allow-put", action="store_true", help="let clients put files into the folder")
@@ -138,6 +136,8 @@ class Sessions:
 async def server(arguments: argparse.Namespace) -> None:
     if arguments.max_sessions < 1:
         raise UsageError("--max-sessions is at least 1")
+    if not arguments.psk and not (arguments.certificate and arguments.private_key):
+        raise UsageError("a server needs -c and -k, or --psk")
     handler = choose_handler(arguments)
     host, port, rest = options.parse_endpoint(arguments.words)
     if rest:

@@ -84,11 +84,12 @@ def start_server(pki: Pki) -> Iterator[StartServer]:
     """`start_server("--root", folder)` starts a server on a free port of 127.0.0.1 and waits until it listens."""
     started: list[RunningServer] = []
 
-    def start(*options: object, identity: Pki | None = None, stdin: int = subprocess.DEVNULL) -> RunningServer:
+    def start(
+        *options: object, identity: Pki | None = None, certificate: bool = True, stdin: int = subprocess.DEVNULL
+    ) -> RunningServer:
         files = identity or pki
-        command = [
-            sys.executable, "-m", "tcpls.server", "-c", files.certificate, "-k", files.key, *options, "127.0.0.1:0",
-        ]  # fmt: skip
+        identified = ["-c", files.certificate, "-k", files.key] if certificate else []
+        command = [sys.executable, "-m", "tcpls.server", *identified, *options, "127.0.0.1:0"]
         process = subprocess.Popen(
             [str(word) for word in command], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
