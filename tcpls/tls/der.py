@@ -13,6 +13,9 @@ OID = 0x06
 _MAX_OID = 40
 """Bytes of an object identifier: more than any in use, so that a certificate cannot make one of great numbers."""
 
+_MAX_NAMED = 2
+"""Bytes of a bit string whose bits have names: KeyUsage has nine (RFC 5280 4.2.1.3)."""
+
 
 class DerError(ValueError):
     """This is not DER, or not of the shape that was expected."""
@@ -91,6 +94,15 @@ class Der:
             raise DerError("a boolean that is neither")
         return contents == b"\xff"
 
+    def flag(self) -> bool:
+        """A BOOLEAN DEFAULT FALSE."""
+        if self.tag != BOOLEAN:
+            return False
+        # X.690 11.5: a default value is left out.
+        if not self.boolean():
+            raise DerError("a default value that is written out")
+        return True
+
     def integer(self) -> int:
         contents = self.take(INTEGER)
         # X.690 8.3.2: not nine equal bits in front.
@@ -109,8 +121,8 @@ class Der:
         """A bit string as the numbers of the bits that are set."""
         contents = self.take(BIT_STRING)
         # X.690 11.2.2: no zeros at the end, in the last byte or beyond.
-        if not contents or contents[0] > 7 or (len(contents) == 1 and contents[0]):
-            raise DerError("a bit string with a wrong count of unused bits")
+        if not 1 <= len(contents) <= 1 + _MAX_NAMED or contents[0] > 7 or (len(contents) == 1 and contents[0]):
+            raise DerError("a bit string that is too long, or counts its unused bits wrongly")
         if len(contents) > 1 and (contents[-1] & ((1 << contents[0]) - 1) or not contents[-1] >> contents[0] & 1):
             raise DerError("a bit string with bits that should not be there")
         value = contents[1:]

@@ -27,7 +27,8 @@ from tcpls.tls.der import Der, DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
-from tcpls.tls.x509 import Certificate, KeyKind, SubjectPublicKey
+from tcpls.tls.x509 import Certificate, SubjectPublicKey
+from tcpls.tls.x509_algorithms import KeyKind
 from tcpls.wire import Buffer
 
 _HASHES: dict[str, ModuleType] = {"sha256": SHA256, "sha384": SHA384}
@@ -367,11 +368,13 @@ class MiniCryptoEngine:
 
     def public_key(self, certificate: bytes) -> PublicKey:
         try:
-            key = read_public_key(Certificate.parse(certificate).public_key)
+            parsed = Certificate.parse(certificate)
+            key = read_public_key(parsed.public_key)
         except ValueError:
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
         schemes = schemes_of(key) if key is not None else ()
-        if key is None or not schemes:
+        # RFC 8446 4.4.2.2: X.509 version 3.
+        if key is None or not schemes or not parsed.is_v3:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
         return MiniPublicKey(key, schemes)
 

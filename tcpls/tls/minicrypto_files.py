@@ -25,52 +25,31 @@ from tcpls.tls.minicrypto import (
 )
 from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
-from tcpls.tls.x509 import SERVER_AUTH, Certificate, KeyKind, pem_blocks
+from tcpls.tls.x509 import Certificate, pem_blocks
+from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS
+from tcpls.tls.x509_extensions import SERVER_AUTH
 
-# The AlgorithmIdentifiers of signatures (RFC 5758, RFC 4055 with the parameters of RFC 8446 4.2.3, RFC 8410). SHA-1 is
-# not among them.
-_RSA = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): (SHA256, False),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): (SHA384, False),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): (SHA512, False),
-    bytes.fromhex(
-        "304106092a864886f70d01010a3034a00f300d06096086480165030402010500"
-        "a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
-    ): (SHA256, True),
-    bytes.fromhex(
-        "304106092a864886f70d01010a3034a00f300d06096086480165030402020500"
-        "a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
-    ): (SHA384, True),
-    bytes.fromhex(
-        "304106092a864886f70d01010a3034a00f300d06096086480165030402030500"
-        "a11c301a06092a864886f70d010108300d06096086480165030402030500a203020140"
-    ): (SHA512, True),
-}
-_ECDSA = {
-    bytes.fromhex("300a06082a8648ce3d040302"): SHA256,
-    bytes.fromhex("300a06082a8648ce3d040303"): SHA384,
-    bytes.fromhex("300a06082a8648ce3d040304"): SHA512,
-}
-_EDDSA = {KeyKind.ED25519.value: KeyKind.ED25519, KeyKind.ED448.value: KeyKind.ED448}
+_HASHES = {"sha256": SHA256, "sha384": SHA384, "sha512": SHA512}
 
 
-def _issued(issuer: Certificate, subject: Certificate) -> bool:
+def signed_by(issuer: Certificate, subject: Certificate) -> bool:
     """Whether the issuer's key made the subject's signature, with an algorithm that is good enough."""
+    algorithm = SIGNATURE_ALGORITHMS.get(subject.algorithm)
+    if algorithm is None or issuer.public_key.kind not in algorithm.kinds:
+        return False
     try:
         key = read_public_key(issuer.public_key)
     except ValueError:
         return False
-    algorithm, signature, data = subject.algorithm, subject.signature, subject.signed
+    signature, data = subject.signature, subject.signed
     if isinstance(key, RSA.RsaKey):
-        if algorithm not in _RSA or not schemes_of(key):
-            return False
-        hash_of, is_pss = _RSA[algorithm]
-        return verify_rsa(key, hash_of, signature, data, is_pss=is_pss)
+        hash_of = _HASHES[algorithm.hash_name or ""]
+        return bool(schemes_of(key)) and verify_rsa(key, hash_of, signature, data, is_pss=algorithm.is_pss)
     if key is None:
         return False
-    if issuer.public_key.kind in (KeyKind.ED25519, KeyKind.ED448):
-        return _EDDSA.get(algorithm) is issuer.public_key.kind and verify_eddsa(key, signature, data)
-    return algorithm in _ECDSA and verify_ecdsa(key, _ECDSA[algorithm], signature, data)
+    if algorithm.hash_name is None:
+        return verify_eddsa(key, signature, data)
+    return verify_ecdsa(key, _HASHES[algorithm.hash_name], signature, data)
 
 
 class MiniTrustStore:
@@ -89,7 +68,7 @@ class MiniTrustStore:
             parsed = [Certificate.parse(der) for der in chain]
         except DerError as error:
             raise CertificateError(Reason.BAD_CERTIFICATE, str(error)) from None
-        validate_path(parsed, self._authorities, SERVER_AUTH, time, _issued)
+        validate_path(parsed, self._authorities, SERVER_AUTH, time, signed_by)
         check_name(parsed[0], name)
 
 

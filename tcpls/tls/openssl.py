@@ -62,6 +62,8 @@ _CURVE_SCHEMES: dict[str, tuple[SignatureScheme, ...]] = {
 }
 
 _LEAST_RSA_BITS = 2048
+_MOST_RSA_BITS = 8192
+"""A signature of a larger key takes too long to check for what a peer may ask; the other engine has this bound too."""
 
 UNREADABLE = (
     ValueError,
@@ -168,12 +170,12 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 VerifyKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
-def _schemes_of(key: object) -> tuple[SignatureScheme, ...]:
+def schemes_of(key: object) -> tuple[SignatureScheme, ...]:
     """The schemes of TLS 1.3 for a public key; none if its kind is not supported."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return _CURVE_SCHEMES.get(key.curve.name, ())
     if isinstance(key, rsa.RSAPublicKey):
-        return tuple(_PSS) if key.key_size >= _LEAST_RSA_BITS else ()
+        return tuple(_PSS) if _LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS else ()
     if isinstance(key, ed25519.Ed25519PublicKey):
         return (SignatureScheme.ED25519,)
     return ()
@@ -188,7 +190,7 @@ class OpenSSLSigner:
         if not isinstance(key, PrivateKey):
             raise ConfigurationError("the private key is neither ECDSA, RSA nor Ed25519")
         self._key = key
-        self.schemes = _schemes_of(key.public_key())
+        self.schemes = schemes_of(key.public_key())
         if not self.schemes:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
 
@@ -282,13 +284,15 @@ class OpenSSLEngine:
 
     def public_key(self, certificate: bytes) -> PublicKey:
         try:
-            key = x509.load_der_x509_certificate(certificate).public_key()
+            parsed = x509.load_der_x509_certificate(certificate)
+            key = parsed.public_key()
         except UnsupportedAlgorithm:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
         except UNREADABLE:
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
-        schemes = _schemes_of(key)
-        if not schemes or not isinstance(key, VerifyKey):
+        schemes = schemes_of(key)
+        # RFC 8446 4.4.2.2: X.509 version 3.
+        if not schemes or not isinstance(key, VerifyKey) or parsed.version is not x509.Version.v3:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
         return OpenSSLPublicKey(key, schemes)
 

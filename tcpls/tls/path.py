@@ -1,4 +1,4 @@
-"""Path validation (RFC 5280 section 6) and names (RFC 9525), in pure Python: for the engine minicrypto.
+"""Path validation (RFC 5280 section 6) and names (RFC 9525), in pure Python, over any engine's signatures.
 
 A path goes from the end's certificate over those that the peer sent to a trusted authority. What the peer can make this
 cost is bounded: certificates in a path, signatures checked, names compared.
@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tcpls.errors import CertificateError, Reason
-from tcpls.tls.x509 import ANY_PURPOSE, Address, Certificate, Network, Subtrees
+from tcpls.tls.x509 import EMPTY_NAME, Certificate
+from tcpls.tls.x509_extensions import (
+    ANY_PURPOSE,
+    DIRECTORY_NAME,
+    Address,
+    NameConstraints,
+    Network,
+    Subtrees,
+    is_host_name,
+)
 
 MAX_PATH = 8
 """Certificates in a path, the authority's included: what `cryptography`'s verifier allows as well."""
@@ -34,7 +43,7 @@ def check_name(certificate: Certificate, name: str) -> None:
         wanted = name.lower().removesuffix(".")
         parent = wanted.partition(".")[2]
         # 6.3: a wildcard is the whole leftmost label, and stands for one.
-        if wanted in extensions.names or (parent and f"*.{parent}" in extensions.names):
+        if is_host_name(wanted) and (wanted in extensions.names or (parent and f"*.{parent}" in extensions.names)):
             return
     else:
         if address in extensions.addresses:
@@ -50,6 +59,8 @@ def validate_path(
     Raises `CertificateError`.
     """
     leaf = chain[0]
+    # RFC 5280 4.1.2.5: the period includes its last second, all of it.
+    time = time.replace(microsecond=0)
     if not leaf.not_before <= time <= leaf.not_after:
         raise CertificateError(
             Reason.CERTIFICATE_EXPIRED, f"valid from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}"
@@ -136,9 +147,15 @@ class _Search:
     def fault_of_any(self, certificate: Certificate) -> str:
         """What an end's certificate and an issuer's have to fulfil alike."""
         extensions = certificate.extensions
+        # RFC 8446 4.4.2.2; and before version 3 nothing says what a key is for.
+        if not certificate.is_v3:
+            return "a certificate is not of version 3"
+        # RFC 5280 4.1.2.4.
+        if certificate.issuer == EMPTY_NAME:
+            return "a certificate does not say who issued it"
         # RFC 5280 6.1.4 (o) and 6.1.5 (f).
-        if extensions.unknown_critical:
-            return f"the critical extension {extensions.unknown_critical[0]} is not known here"
+        if extensions.unknown_critical is not None:
+            return f"the critical extension {extensions.unknown_critical} is not known here"
         # RFC 5280 4.2.1.12; for an issuer as all TLS libraries have it: it can pass on only what it has.
         purposes = extensions.purposes
         if purposes is not None and self.purpose not in purposes and ANY_PURPOSE not in purposes:
@@ -151,18 +168,34 @@ class _Search:
         if constraints is None:
             return ""
         permitted, excluded = constraints.permitted, constraints.excluded
-        # RFC 5280 4.2.1.10: what is not understood must not be passed over.
-        if permitted.others or excluded.others:
-            return "an issuer's name constraints have a form that is not known here"
-        for certificate in path:
+        for number, certificate in enumerate(path):
+            # RFC 5280 6.1.3: what an authority issues to itself is not constrained, unless it is the end.
+            if number and certificate.subject == certificate.issuer:
+                continue
             names, addresses = certificate.extensions.names, certificate.extensions.addresses
             self.comparisons += len(names) * (len(permitted.names) + len(excluded.names))
             self.comparisons += len(addresses) * (len(permitted.networks) + len(excluded.networks))
             if self.comparisons > MAX_COMPARISONS:
                 return "the chain has too many names and constraints"
+            if _unjudged(certificate, constraints):
+                return "a name has a form in which name constraints are not known here"
             if not (_all_permitted(names, addresses, permitted) and _none_excluded(names, addresses, excluded)):
                 return "a name is outside what an issuer may certify"
         return ""
+
+
+def _unjudged(certificate: Certificate, constraints: NameConstraints) -> bool:
+    """Whether the certificate has a name of a form that is constrained and not understood.
+
+    RFC 5280 4.2.1.10: such a certificate is refused, but one without any name of that form is not.
+    """
+    permitted, excluded = constraints.permitted, constraints.excluded
+    extensions = certificate.extensions
+    forms = extensions.forms if certificate.subject == EMPTY_NAME else extensions.forms | {DIRECTORY_NAME}
+    if forms & (permitted.others | excluded.others):
+        return True
+    are_constrained = bool(permitted.names or excluded.names)
+    return are_constrained and not all(is_host_name(name.removeprefix("*.")) for name in extensions.names)
 
 
 def _all_permitted(names: Sequence[str], addresses: Sequence[Address], trees: Subtrees) -> bool:
@@ -178,15 +211,13 @@ def _none_excluded(names: Sequence[str], addresses: Sequence[Address], trees: Su
 
 
 def _below(name: str, tree: str) -> bool:
-    """Whether the name is `tree` with or without labels in front; one that starts with a dot wants some."""
-    if tree.startswith("."):
-        return name.endswith(tree)
+    """Whether the name is `tree` with or without labels in front."""
     return not tree or name == tree or name.endswith("." + tree)
 
 
 def _covers(name: str, tree: str) -> bool:
     """Whether a wildcard stands for names in the tree: "*.a.example" for "b.a.example"."""
-    return name.startswith("*.") and tree.removeprefix(".").partition(".")[2] == name[2:]
+    return name.startswith("*.") and tree.partition(".")[2] == name[2:]
 
 
 def _inside(address: Address, network: Network) -> bool:

@@ -1,25 +1,38 @@
-"""Path validation (RFC 5280) over `cryptography`'s verifier, with what it refuses told apart for the peer's alert."""
+"""Path validation (RFC 5280) over `cryptography`'s verifier, with what it refuses told apart for the peer's alert.
+
+That verifier knows no EdDSA. A chain with such a signature is validated by path.py, over the same library's signatures.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 
 from tcpls.errors import CertificateError, ConfigurationError, Reason
-from tcpls.tls.openssl import UNREADABLE
+from tcpls.tls.der import DerError
+from tcpls.tls.openssl import UNREADABLE, schemes_of
+from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
+from tcpls.tls.x509 import Certificate
+from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS, KeyKind
+from tcpls.tls.x509_extensions import SERVER_AUTH
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PEM_END = b"-----END CERTIFICATE-----"
+
+_EDDSA = (SignatureAlgorithmOID.ED25519, SignatureAlgorithmOID.ED448)
 
 
 def _check_usage(policy: Policy, certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
@@ -41,17 +54,26 @@ def _check_signing(policy: Policy, certificate: x509.Certificate, usage: x509.Ke
         raise ValueError("the issuer may not sign certificates")
 
 
+def _check_key(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    # RFC 8446 4.4.2.2: a key that makes signatures must be allowed to.
+    if usage is not None and not usage.digital_signature:
+        raise ValueError("the certificate's key may not sign")
+
+
 # The profile of the public web (the verifier's default) refuses many private authorities: it wants key identifiers and
 # a certain criticality of extensions. These policies ask for what keeps a path safe, as other TLS libraries do.
 _END_ENTITY = (
     ExtensionPolicy.permit_all()
     .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
     .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_usage)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_key)
 )
+# An authority can pass on only the purposes that it has, as all TLS libraries have it.
 _AUTHORITY = (
     ExtensionPolicy.permit_all()
     .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_constraints)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_signing)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_usage)
 )
 
 
@@ -59,7 +81,13 @@ class TrustStore:
     """Trusted authorities, parsed once. Implements `Trust`."""
 
     def __init__(self, authorities: Sequence[x509.Certificate]) -> None:
-        self._store = verification.Store(list(authorities))
+        self._authorities = tuple(authorities)
+        self._store = verification.Store(list(self._authorities))
+
+    @cached_property
+    def _parsed(self) -> tuple[Certificate, ...]:
+        """The authorities for path.py. One that it cannot read is none for it."""
+        return tuple(_each_parsed(each.public_bytes(Encoding.DER) for each in self._authorities))
 
     @classmethod
     def from_pem(cls, pem: bytes, source: str) -> TrustStore:
@@ -70,6 +98,19 @@ class TrustStore:
             raise ConfigurationError(f"{source}: no certificates in PEM form") from None
 
     def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        # RFC 5280 4.1.2.5: the period includes its last second, all of it.
+        time = time.replace(microsecond=0)
+        try:
+            loaded = [x509.load_der_x509_certificate(der) for der in chain]
+            if any(each.signature_algorithm_oid in _EDDSA for each in loaded):
+                self._validate_here(chain, name, time)
+            else:
+                self._verify(loaded, name, time)
+        except UNREADABLE:
+            # The fields of a certificate are read when they are needed, not when it is loaded.
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+
+    def _verify(self, chain: Sequence[x509.Certificate], name: str, time: datetime) -> None:
         builder = verification.PolicyBuilder().store(self._store).time(time)
         builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=_END_ENTITY)
         try:
@@ -77,15 +118,38 @@ class TrustStore:
         except ValueError:
             # A name that no certificate can be for, such as one with an underscore.
             raise CertificateError(Reason.WRONG_NAME, name) from None
+        leaf, *others = chain
+        _check_period(leaf, time)
         try:
-            leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
-            _check_period(leaf, time)
             verifier.verify(leaf, others)
         except verification.VerificationError as error:
             raise _refusal(str(error), name) from None
-        except UNREADABLE:
-            # The fields of a certificate are read when they are needed, not when it is loaded.
-            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+
+    def _validate_here(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+        parsed = [Certificate.parse(der) for der in chain]
+        validate_path(parsed, self._parsed, SERVER_AUTH, time, signed_by)
+        check_name(parsed[0], name)
+
+
+def _each_parsed(certificates: Iterable[bytes]) -> Iterator[Certificate]:
+    for der in certificates:
+        with contextlib.suppress(DerError):
+            yield Certificate.parse(der)
+
+
+def signed_by(issuer: Certificate, subject: Certificate) -> bool:
+    """Whether the issuer's key made the subject's signature, with an algorithm that is good enough."""
+    algorithm = SIGNATURE_ALGORITHMS.get(subject.algorithm)
+    if algorithm is None or issuer.public_key.kind not in algorithm.kinds:
+        return False
+    try:
+        by = x509.load_der_x509_certificate(issuer.der)
+        if issuer.public_key.kind is KeyKind.RSA and not schemes_of(by.public_key()):
+            return False
+        x509.load_der_x509_certificate(subject.der).verify_directly_issued_by(by)
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    return True
 
 
 def _refusal(detail: str, name: str) -> CertificateError:

@@ -76,10 +76,43 @@ def test_critical_extension_that_is_not_known() -> None:
     refuses([issue(authority(), extensions=((unknown, True),))], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
 
 
+def test_usage() -> None:
+    """RFC 8446 4.4.2.2: the key of the end must be allowed to sign; RFC 5280 4.2.1.3: an issuer's, certificates."""
+
+    def usage(*, sign: bool, certificates: bool) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+        return ((x509.KeyUsage(sign, False, True, False, False, certificates, False, False, False), True),)
+
+    validate([issue(authority(), extensions=usage(sign=True, certificates=False))])
+    end = issue(authority(), extensions=usage(sign=False, certificates=False))
+    refuses([end], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+    for certificates in (True, False):
+        extensions = usage(sign=True, certificates=certificates)
+        middle = issue(authority(), ca=True, names=(), subject="middle", extensions=extensions)
+        if certificates:
+            validate([issue(middle), middle])
+        else:
+            refuses([issue(middle), middle], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
 def test_purposes() -> None:
     validate([issue(authority(), extensions=unknown_usage(ExtendedKeyUsageOID.SERVER_AUTH))])
     client = issue(authority(), extensions=unknown_usage(ExtendedKeyUsageOID.CLIENT_AUTH))
     refuses([client], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+    extensions = unknown_usage(ExtendedKeyUsageOID.CLIENT_AUTH)
+    middle = issue(authority(), ca=True, names=(), subject="middle", extensions=extensions)
+    refuses([issue(middle), middle], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ed448"])
+def test_authorities_with_eddsa(kind: str) -> None:
+    root = issue(ca=True, names=(), kind=kind, subject="root")
+    middle = issue(root, ca=True, names=(), subject="middle")
+    validate([issue(root)], root=root)
+    validate([issue(middle), middle], root=root)
+    refuses([issue(root)], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+    refuses([issue(root)], Reason.WRONG_NAME, Alert.BAD_CERTIFICATE, "other.example", root=root)
+    old = issue(root, age=OLD, life=timedelta(days=100))
+    refuses([old], Reason.CERTIFICATE_EXPIRED, Alert.CERTIFICATE_EXPIRED, root=root)
 
 
 def test_self_signed() -> None:

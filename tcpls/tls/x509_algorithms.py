@@ -1,0 +1,63 @@
+"""The public keys and signatures of certificates that are good enough, by their AlgorithmIdentifiers.
+
+Each is compared as the bytes that it is: parameters have one right encoding.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class KeyKind(enum.Enum):
+    """A kind of public key, by its AlgorithmIdentifier (RFC 3279, RFC 5480, RFC 8410)."""
+
+    RSA = bytes.fromhex("300d06092a864886f70d0101010500")
+    P256 = bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+    P384 = bytes.fromhex("301006072a8648ce3d020106052b81040022")
+    P521 = bytes.fromhex("301006072a8648ce3d020106052b81040023")
+    ED25519 = bytes.fromhex("300506032b6570")
+    ED448 = bytes.fromhex("300506032b6571")
+
+
+KIND_BY_ALGORITHM = {kind.value: kind for kind in KeyKind}
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureAlgorithm:
+    """`kinds`: the keys that make such signatures. `hash_name` is None where the algorithm has its own."""
+
+    kinds: frozenset[KeyKind]
+    hash_name: str | None
+    is_pss: bool = False
+
+
+def _algorithm(kinds: tuple[KeyKind, ...], hash_name: str | None, *, is_pss: bool = False) -> SignatureAlgorithm:
+    return SignatureAlgorithm(frozenset(kinds), hash_name, is_pss)
+
+
+_CURVES = (KeyKind.P256, KeyKind.P384, KeyKind.P521)
+
+# RFC 4055 (PSS with the parameters of RFC 8446 4.2.3), RFC 5758, RFC 8410. SHA-1 is not among them.
+SIGNATURE_ALGORITHMS = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): _algorithm((KeyKind.RSA,), "sha256"),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): _algorithm((KeyKind.RSA,), "sha384"),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): _algorithm((KeyKind.RSA,), "sha512"),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402010500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
+    ): _algorithm((KeyKind.RSA,), "sha256", is_pss=True),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402020500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
+    ): _algorithm((KeyKind.RSA,), "sha384", is_pss=True),
+    bytes.fromhex(
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402030500"
+        "a11c301a06092a864886f70d010108300d06096086480165030402030500a203020140"
+    ): _algorithm((KeyKind.RSA,), "sha512", is_pss=True),
+    bytes.fromhex("300a06082a8648ce3d040302"): _algorithm(_CURVES, "sha256"),
+    bytes.fromhex("300a06082a8648ce3d040303"): _algorithm(_CURVES, "sha384"),
+    bytes.fromhex("300a06082a8648ce3d040304"): _algorithm(_CURVES, "sha512"),
+    KeyKind.ED25519.value: _algorithm((KeyKind.ED25519,), None),
+    KeyKind.ED448.value: _algorithm((KeyKind.ED448,), None),
+}
