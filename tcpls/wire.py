@@ -6,8 +6,8 @@ so that a parser states the shape of a message instead of checking it afterwards
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+from contextlib import AbstractContextManager
 
 from tcpls.errors import PeerError, Reason
 
@@ -57,6 +57,13 @@ class Reader:
 
     def u64(self) -> int:
         return self._number(8)
+
+    def u16s(self) -> tuple[int, ...]:
+        """Everything that is left, as numbers of 16 bits. Raises `BAD_LENGTH` for half a number."""
+        count, half = divmod(self.remaining, 2)
+        if half:
+            raise PeerError(Reason.BAD_LENGTH, f"{self.remaining} bytes")
+        return struct.unpack(f">{count}H", self.rest())
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes, copied."""
@@ -137,6 +144,24 @@ class TailReader:
         return self.take(length)
 
 
+class _Vector:
+    """The block of a `Writer.vector`: a generator would do, and cost more than what is written in it."""
+
+    __slots__ = ("_data", "_length_bytes", "_start")
+
+    def __init__(self, data: bytearray, length_bytes: int) -> None:
+        self._data = data
+        self._length_bytes = length_bytes
+
+    def __enter__(self) -> None:
+        self._data += bytes(self._length_bytes)
+        self._start = len(self._data)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        start, data = self._start, self._data
+        data[start - self._length_bytes : start] = (len(data) - start).to_bytes(self._length_bytes, "big")
+
+
 class Writer:
     """Appends big-endian fields. `vector` writes a length prefix for whatever is written inside it.
 
@@ -169,13 +194,8 @@ class Writer:
     def put(self, data: Buffer) -> None:
         self._data += data
 
-    @contextmanager
-    def vector(self, length_bytes: int) -> Iterator[None]:
-        start = len(self._data)
-        self._data += bytes(length_bytes)
-        yield
-        length = len(self._data) - start - length_bytes
-        self._data[start : start + length_bytes] = length.to_bytes(length_bytes, "big")
+    def vector(self, length_bytes: int) -> AbstractContextManager[None]:
+        return _Vector(self._data, length_bytes)
 
     def opaque(self, length_bytes: int, data: Buffer) -> None:
         """A byte string with its length in front."""

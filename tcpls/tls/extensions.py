@@ -169,18 +169,12 @@ def write_server_name(name: str) -> bytes:
 # Lists of code points: supported_groups, signature_algorithms, signature_algorithms_cert
 
 
-def read_code_points(contents: Buffer) -> list[int]:
+def read_code_points(contents: Buffer) -> tuple[int, ...]:
     """Known and unknown code points (RFC 8446 4.2.3, 4.2.7); the unknown are for the caller to ignore."""
     reader = Reader(contents)
     points = reader.vector(2, least=2)
     reader.end()
-    return read_u16s(points)
-
-
-def read_u16s(points: Reader) -> list[int]:
-    if points.remaining % 2:
-        raise HandshakeError(Reason.BAD_LENGTH, "a list of code points")
-    return [points.u16() for _ in range(points.remaining // 2)]
+    return points.u16s()
 
 
 def write_code_points(points: Sequence[int]) -> bytes:
@@ -211,11 +205,11 @@ def write_alpn(names: Sequence[bytes]) -> bytes:
 # supported_versions (RFC 8446 4.2.1)
 
 
-def read_offered_versions(contents: Buffer) -> list[int]:
+def read_offered_versions(contents: Buffer) -> tuple[int, ...]:
     reader = Reader(contents)
     versions = reader.vector(1, least=2, most=254)
     reader.end()
-    return read_u16s(versions)
+    return versions.u16s()
 
 
 def write_offered_versions(versions: Sequence[int]) -> bytes:

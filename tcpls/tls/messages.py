@@ -15,7 +15,6 @@ from tcpls.tls.extensions import (
     read_alpn,
     read_extensions,
     read_server_name,
-    read_u16s,
     write_extensions,
 )
 from tcpls.wire import Buffer, Reader, Writer
@@ -130,7 +129,7 @@ class ClientHello:
         legacy_version = reader.u16()
         random = reader.take(RANDOM_SIZE)
         session_id = reader.opaque(1, most=32)
-        suites = tuple(read_u16s(reader.vector(2, least=2)))
+        suites = reader.vector(2, least=2).u16s()
         compression = reader.opaque(1, least=1)
         # RFC 8446 4.1.2: clients of earlier versions may have no extensions at all.
         extensions = read_extensions(reader) if reader.remaining else {}

@@ -95,14 +95,14 @@ def _check_required(extensions: Extensions, has_psk: bool) -> None:
             require(extensions, kind)
 
 
-def _read_key_exchange(extensions: Extensions) -> tuple[list[int], list[int], dict[int, bytes]]:
+def _read_key_exchange(extensions: Extensions) -> tuple[Collection[int], Collection[int], dict[int, bytes]]:
     """Groups, signature schemes and shares; those that are absent are empty."""
     groups = extensions.get(ExtensionType.SUPPORTED_GROUPS)
     schemes = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
     shares = extensions.get(ExtensionType.KEY_SHARE)
     return (
-        [] if groups is None else read_code_points(groups),
-        [] if schemes is None else read_code_points(schemes),
+        () if groups is None else read_code_points(groups),
+        () if schemes is None else read_code_points(schemes),
         {} if shares is None else read_client_shares(shares),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -64,6 +64,9 @@ _CURVE_SCHEMES: dict[str, tuple[SignatureScheme, ...]] = {
 _LEAST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
 """A signature of a larger key takes too long to check for what a peer may ask; the other engine has this bound too."""
+
+KEPT_KEYS = 64
+"""Certificates whose keys are kept, the last ones met; each is bounded by the size of a handshake message."""
 
 UNREADABLE = (
     ValueError,
@@ -283,18 +286,24 @@ class OpenSSLEngine:
         return CurveShare(group, lambda size: (scalar - 1).to_bytes(size, "big"))
 
     def public_key(self, certificate: bytes) -> PublicKey:
-        try:
-            parsed = x509.load_der_x509_certificate(certificate)
-            key = parsed.public_key()
-        except UnsupportedAlgorithm:
-            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
-        except UNREADABLE:
-            raise CertificateError(Reason.BAD_CERTIFICATE) from None
-        schemes = schemes_of(key)
-        # RFC 8446 4.4.2.2: X.509 version 3.
-        if not schemes or not isinstance(key, VerifyKey) or parsed.version is not x509.Version.v3:
-            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
-        return OpenSSLPublicKey(key, schemes)
+        return _public_key(certificate)
+
+
+@lru_cache(maxsize=KEPT_KEYS)
+def _public_key(certificate: bytes) -> OpenSSLPublicKey:
+    """Reading a certificate's key costs as much as two key schedules, and a client meets the same servers again."""
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        key = parsed.public_key()
+    except UnsupportedAlgorithm:
+        raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
+    except UNREADABLE:
+        raise CertificateError(Reason.BAD_CERTIFICATE) from None
+    schemes = schemes_of(key)
+    # RFC 8446 4.4.2.2: X.509 version 3.
+    if not schemes or not isinstance(key, VerifyKey) or parsed.version is not x509.Version.v3:
+        raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
+    return OpenSSLPublicKey(key, schemes)
 
 
 OPENSSL = OpenSSLEngine()
