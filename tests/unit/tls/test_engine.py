@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tcpls.errors import Alert, CertificateError, HandshakeError, Reason
 from tcpls.tls.key_schedule import TrafficSecret, expand_label
@@ -31,6 +35,11 @@ def test_what_is_no_certificate(der: bytes) -> None:
     with pytest.raises(CertificateError) as caught:
         ENGINE.public_key(der)
     refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
+
+
+@given(st.sampled_from(["sha256", "sha384"]), st.binary(max_size=300), st.binary(max_size=300))
+def test_hmac(name: str, key: bytes, data: bytes) -> None:
+    assert ENGINE.hmac(name, key, data) == hmac.digest(key, data, name)
 
 
 @pytest.mark.parametrize("suite", CipherSuite)
