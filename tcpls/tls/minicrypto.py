@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from Crypto.Cipher import AES, ChaCha20_Poly1305
-from Crypto.Hash import HMAC, SHA256, SHA384, SHA512
+from Crypto.Hash import SHA256, SHA384, SHA512
 from Crypto.Protocol.DH import (
     import_x448_private_key,
     import_x448_public_key,
@@ -26,12 +26,14 @@ from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.der import Der, DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
+from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
 from tcpls.tls.x509 import Certificate, SubjectPublicKey
 from tcpls.tls.x509_algorithms import KeyKind
 from tcpls.wire import Buffer
 
 _HASHES: dict[str, ModuleType] = {"sha256": SHA256, "sha384": SHA384}
+_HMACS = {"sha256": hmac_over(SHA256.new, 64), "sha384": hmac_over(SHA384.new, 128)}
 
 _CURVES = {
     # Name, order of its base point (SEC 2 version 2, 2.4.2, 2.5.1 and 2.6.1), bytes of a coordinate.
@@ -338,7 +340,7 @@ class MiniCryptoEngine:
         return state
 
     def hmac(self, name: str, key: bytes, data: bytes) -> bytes:
-        return bytes(HMAC.new(key, data, _HASHES[name]).digest())
+        return _HMACS[name](key, data)
 
     def private_share(self, group: Group, random: Random) -> PrivateShare:
         if group is Group.X25519:

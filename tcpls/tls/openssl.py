@@ -17,12 +17,11 @@ from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, R
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
+from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
-_BLOCKS = {"sha256": 64, "sha384": 128}
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+_HMACS = {"sha256": hmac_over(hashlib.sha256, 64), "sha384": hmac_over(hashlib.sha384, 128)}
 
 _CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
     # Curve, order of its base point (SEC 2 version 2, 2.4.2, 2.5.1 and 2.6.1), bytes of a coordinate.
@@ -259,12 +258,7 @@ class OpenSSLEngine:
         return _HASHES[name]()
 
     def hmac(self, name: str, key: bytes, data: bytes) -> bytes:
-        """RFC 2104 over hashlib: OpenSSL's own looks up its hash at each call, which takes longer than the hashing."""
-        make, block = _HASHES[name], _BLOCKS[name]
-        if len(key) > block:
-            key = make(key).digest()
-        key = key.ljust(block, b"\0")
-        return make(key.translate(_OUTER) + make(key.translate(_INNER) + data).digest()).digest()
+        return _HMACS[name](key, data)
 
     def private_share(self, group: Group, random: Random) -> PrivateShare:
         if group is Group.X25519:
