@@ -84,6 +84,9 @@ class Reason(enum.Enum):
     CHANGED_HELLO = "the second ClientHello changes what it may not change"
     BAD_KEY_SHARE = "a key share is not one of its group"
     BAD_SIGNATURE = "a signature over the handshake is wrong"
+    BAD_INNER_HELLO = "a ClientHello that was encrypted is not what it must be"
+    ECH_NOT_OPENED = "the second encrypted ClientHello cannot be opened"
+    ECH_REJECTED = "the server did not accept the encrypted ClientHello"
     BAD_BINDER = "the binder of a pre-shared key is wrong"
     BAD_FINISHED = "a Finished message has the wrong value"
     BAD_KEY_UPDATE = "a KeyUpdate asks for something that does not exist"
@@ -146,6 +149,9 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.CHANGED_HELLO: Alert.ILLEGAL_PARAMETER,
     Reason.BAD_KEY_SHARE: Alert.ILLEGAL_PARAMETER,
     Reason.BAD_SIGNATURE: Alert.DECRYPT_ERROR,
+    Reason.BAD_INNER_HELLO: Alert.ILLEGAL_PARAMETER,
+    Reason.ECH_NOT_OPENED: Alert.DECRYPT_ERROR,
+    Reason.ECH_REJECTED: Alert.ECH_REQUIRED,
     Reason.BAD_BINDER: Alert.DECRYPT_ERROR,
     Reason.BAD_FINISHED: Alert.DECRYPT_ERROR,
     Reason.BAD_KEY_UPDATE: Alert.ILLEGAL_PARAMETER,
@@ -202,6 +208,19 @@ class HandshakeError(PeerError):
 
 class CertificateError(HandshakeError):
     """The peer's certificate is not trusted for this connection."""
+
+
+class EchRejected(HandshakeError):
+    """The server proved to be the public one, and did not accept Encrypted ClientHello (RFC 9849 6.1.6).
+
+    `retry_configs` is the ECHConfigList to connect with once more; b"" when the server has none that is known here, and
+    so does without; None when its certificate was not verified, so that nothing that it says may be used.
+    """
+
+    def __init__(self, public_name: str, retry_configs: bytes | None) -> None:
+        super().__init__(Reason.ECH_REJECTED, public_name)
+        self.public_name = public_name
+        self.retry_configs = retry_configs
 
 
 class ProtocolViolation(PeerError):

@@ -81,6 +81,7 @@ class ExpectEncryptedExtensions:
         if ExtensionType.TICKET_REQUEST in extensions:
             read_expected_tickets(extensions[ExtensionType.TICKET_REQUEST])
         extra = {kind: contents for kind, contents in extensions.items() if kind not in PLACES}
+        self.agreed.client.ech.told(extensions.get(ExtensionType.ENCRYPTED_CLIENT_HELLO))
         self.agreed.client.flow.transcript.add(message.raw)
         awaited = ExpectCertificate(self.agreed, alpn, extra)
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
@@ -181,6 +182,7 @@ class ExpectFinished:
         flow.send(Finished(agreed.secrets.client.verify_data(flow.transcript.digest())).write())
         flow.write_with(Epoch.APPLICATION, secrets.client)
         flow.read_with(Epoch.APPLICATION, secrets.server)
+        agreed.client.ech.finish(agreed.verified)
         flow.complete(
             Outcome(
                 suite=agreed.suite,
@@ -198,6 +200,7 @@ class ExpectFinished:
                 verified=agreed.verified,
                 resumed=agreed.resumes,
                 psk_identity=None if agreed.psk is None or agreed.resumes else agreed.psk.identity,
+                ech=agreed.client.ech.status,
             )
         )
         return Complete()

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
 from tcpls.tls.config import ClientConfig, is_address
+from tcpls.tls.ech.client import NO_ECH, ClientEch, Rejected
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
     TLS_1_3,
@@ -44,6 +45,12 @@ class Client:
     flow: Flow
     random: Random
     time: datetime
+    ech: ClientEch = NO_ECH
+
+    def for_public_name(self, rejected: Rejected) -> Client:
+        """RFC 9849 6.1.6 and 6.1.7: the rest of the handshake is with the public server, and gives nothing away."""
+        config = replace(self.config, server_name=rejected.public_name, psks=(), ticket=None, ech=())
+        return replace(self, config=config, ech=rejected)
 
     @property
     def resumes(self) -> Ticket | None:
@@ -114,11 +121,11 @@ def second_hello(first: ClientHello, shares: Collection[PrivateShare], cookie: b
 
 def send_hello(client: Client, hello: ClientHello, psks: tuple[PreSharedKey, ...]) -> ClientHello:
     """Sends the hello, with its binders if there are keys to offer; gives it as it was offered."""
-    if not psks:
-        client.flow.send(hello.write())
-        return hello
-    # RFC 8446 4.2.11: the last extension of all.
-    offered: Extensions = {ExtensionType.PRE_SHARED_KEY: unbound(psks, [client.age(psk) for psk in psks]).write()}
-    hello = replace(hello, extensions={**hello.extensions, **offered})
-    client.flow.send(bind(client.flow.engine, client.flow.transcript, hello.write(), psks))
+    if psks:
+        # RFC 8446 4.2.11: the last extension of all.
+        offered: Extensions = {ExtensionType.PRE_SHARED_KEY: unbound(psks, [client.age(psk) for psk in psks]).write()}
+        hello = replace(hello, extensions={**hello.extensions, **offered})
+    hello = client.ech.prepare(hello)
+    message = hello.write()
+    client.ech.send(client.flow, bind(client.flow.engine, client.flow.transcript, message, psks) if psks else message)
     return hello

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.client_flight import Agreed, ExpectEncryptedExtensions
 from tcpls.tls.client_hello import Client, second_hello, send_hello, write_hello_extensions
+from tcpls.tls.ech.client import offer_ech
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
     TLS_1_3,
@@ -44,6 +45,7 @@ _DOWNGRADES = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 def start(client: Client) -> State:
     """Sends the first ClientHello."""
     config, random = client.config, client.random
+    client = replace(client, ech=offer_ech(config, client.flow, random))
     client_random = random(RANDOM_SIZE)
     # RFC 8446 D.4: a session id that is not empty asks for the compatible form of the handshake.
     session_id = random(32) if config.middlebox_compatibility else b""
@@ -70,9 +72,9 @@ class ExpectServerHello:
     def receive(self, message: Message) -> State:
         answer = ServerHello.read(message.body())
         _check_version(answer)
-        check_places(
-            answer.extensions, Place.RETRY if answer.is_retry else Place.SERVER_HELLO, self.hello.extensions.keys()
-        )
+        # RFC 8446 4.1.4: a second HelloRetryRequest is an unexpected_message.
+        if answer.is_retry and self.retried_suite is not None:
+            raise HandshakeError(Reason.SECOND_RETRY)
         # RFC 8446 4.1.3: the session id is echoed, and compression is none.
         if answer.session_id != self.hello.session_id or answer.compression:
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "session id or compression")
@@ -82,15 +84,19 @@ class ExpectServerHello:
         # RFC 8446 4.1.4: the suite of the HelloRetryRequest must not change.
         if self.retried_suite not in (None, suite):
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "the suite changed after the retry")
+        state = self
+        rejected = self.client.ech.judge(self.client.flow, answer, suite)
+        if rejected is not None:
+            state = replace(self, client=self.client.for_public_name(rejected), hello=rejected.hello, psks=())
+        check_places(
+            answer.extensions, Place.RETRY if answer.is_retry else Place.SERVER_HELLO, state.hello.extensions.keys()
+        )
         if answer.is_retry:
-            return self._retry(message, answer, suite)
-        return self._agree(message, answer, suite)
+            return state._retry(message, answer, suite)
+        return state._agree(message, answer, suite)
 
     def _retry(self, message: Message, request: ServerHello, suite: CipherSuite) -> State:
         client, flow, extensions = self.client, self.client.flow, request.extensions
-        # RFC 8446 4.1.4: a second HelloRetryRequest is an unexpected_message.
-        if self.retried_suite is not None:
-            raise HandshakeError(Reason.SECOND_RETRY)
         cookie = None
         if ExtensionType.COOKIE in extensions:
             cookie = read_cookie(extensions[ExtensionType.COOKIE])

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
+from tcpls.tls.ech.configs import EchConfig, choose_config
+from tcpls.tls.ech.keys import EchKeys
 from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
 from tcpls.tls.extensions import PLACES
 from tcpls.tls.key_exchange import usable_groups
@@ -108,6 +110,10 @@ class ClientConfig:
     ticket: Ticket | None = None
     psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
     tickets: int = 0
+    ech: tuple[EchConfig, ...] = ()
+    """With them, the ClientHello is encrypted (RFC 9849) to the first that can be used; one must be."""
+    ech_grease: bool = False
+    """Without them, an extension is sent that looks like that."""
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -121,6 +127,11 @@ class ClientConfig:
             raise ConfigurationError("the number of key shares cannot be negative")
         _check_alpn(self.alpn)
         _check_psks(self.psks, self.psk_modes)
+        # RFC 9849 10.1: a name that was to be hidden does not go out in the clear for want of a configuration.
+        if self.ech and choose_config(self.ech) is None:
+            raise ConfigurationError(
+                f"no ECH configuration can be used: {'; '.join(each.unusable for each in self.ech)}"
+            )
         if not 0 <= self.tickets <= MAX_TICKETS:
             raise ConfigurationError(f"a client asks for 0 to {MAX_TICKETS} tickets")
         for kind, contents in self.extra_extensions:
@@ -161,6 +172,8 @@ class ServerConfig:
     """With them, tickets are given out and accepted."""
     tickets: int = DEFAULT_TICKETS
     """How many a client gets that does not ask for a number."""
+    ech: EchKeys | None = None
+    """With them, an encrypted ClientHello is opened (RFC 9849); an identity should be for their public names."""
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):

@@ -8,6 +8,7 @@ from datetime import datetime
 from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
@@ -58,6 +59,7 @@ class Established:
     resumed: bool
     psk_identity: bytes | None
     remembered: bytes = field(repr=False)
+    ech: EchStatus
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """Keying material for other protocols (RFC 8446 7.5)."""
@@ -162,6 +164,7 @@ class TLSConnection:
             resumed=outcome.resumed,
             psk_identity=outcome.psk_identity,
             remembered=outcome.remembered,
+            ech=outcome.ech,
         )
 
     # Receiving

@@ -43,6 +43,8 @@ class ExtensionType(enum.IntEnum):
     SIGNATURE_ALGORITHMS_CERT = 50
     KEY_SHARE = 51
     TICKET_REQUEST = 58
+    ECH_OUTER_EXTENSIONS = 0xFD00
+    ENCRYPTED_CLIENT_HELLO = 0xFE0D
 
 
 class Place(enum.Flag):
@@ -88,6 +90,10 @@ PLACES: dict[int, Place] = {
     ExtensionType.SIGNATURE_ALGORITHMS_CERT: Place.CLIENT_HELLO | Place.REQUEST,
     ExtensionType.KEY_SHARE: _OF_HELLOS,
     ExtensionType.TICKET_REQUEST: _ASKED,
+    # RFC 9849 5.1: in no message, but in an encrypted form of one.
+    ExtensionType.ECH_OUTER_EXTENSIONS: Place(0),
+    # RFC 9849 section 5.
+    ExtensionType.ENCRYPTED_CLIENT_HELLO: _ASKED | Place.RETRY,
 }
 
 

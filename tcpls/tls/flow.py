@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tcpls.observe import KeyLog
 from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.key_schedule import (
     ApplicationSecrets,
@@ -80,6 +81,7 @@ class Outcome:
     resumed: bool = False
     psk_identity: bytes | None = None
     remembered: bytes = field(default=b"", repr=False)
+    ech: EchStatus = EchStatus.NOT_OFFERED
 
 
 FlowEvent = MessageToSend | WriteSecret | ReadSecret | Outcome
@@ -108,8 +110,9 @@ class Flow:
         events, self._events = self._events, []
         return events
 
-    def send(self, message: bytes) -> None:
-        self.transcript.add(message)
+    def send(self, message: bytes, hashed: bytes | None = None) -> None:
+        """`hashed`: what the transcript takes in place of a message that only wraps it (RFC 9849 6.1.5)."""
+        self.transcript.add(message if hashed is None else hashed)
         self._events.append(MessageToSend(self._write_epoch, message))
 
     def write_with(self, epoch: Epoch, secret: HandshakeTrafficSecret | TrafficSecret) -> None:
@@ -122,6 +125,11 @@ class Flow:
 
     def complete(self, outcome: Outcome) -> None:
         self._events.append(outcome)
+
+    def log_ech(self, outer_random: bytes, secret: bytes, config: bytes) -> None:
+        """RFC 9850 2.3 (its labels for ECH): by the random that everybody sees."""
+        self._key_log.secret("ECH_SECRET", outer_random, secret)
+        self._key_log.secret("ECH_CONFIG", outer_random, config)
 
     def log_handshake(self, secrets: HandshakeSecrets) -> None:
         self._key_log.secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", self.client_random, secrets.client.secret)

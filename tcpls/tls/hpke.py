@@ -125,6 +125,8 @@ class Context:
     suite: HpkeSuite
     _keys: TrafficKeys = field(repr=False)
     _exporter: bytes = field(repr=False)
+    shared: bytes = field(repr=False)
+    """The shared secret of the KEM, which a key log may want."""
     _sequence: int = 0
 
     @property
@@ -207,4 +209,4 @@ def _key_schedule(engine: CryptoEngine, suite: HpkeSuite, shared: bytes, info: b
         labeled.expand(secret, b"key", context, suite.aead.suite.key_size),
         labeled.expand(secret, b"base_nonce", context, IV_SIZE),
     )
-    return Context(engine, suite, keys, labeled.expand(secret, b"exp", context, suite.kdf.hash_size))
+    return Context(engine, suite, keys, labeled.expand(secret, b"exp", context, suite.kdf.hash_size), shared)

@@ -126,6 +126,13 @@ class ClientHello:
 
     @classmethod
     def read(cls, reader: Reader) -> ClientHello:
+        hello = cls.read_part(reader)
+        reader.end()
+        return hello
+
+    @classmethod
+    def read_part(cls, reader: Reader) -> ClientHello:
+        """As `read`, of a ClientHello that other bytes may follow."""
         legacy_version = reader.u16()
         random = reader.take(RANDOM_SIZE)
         session_id = reader.opaque(1, most=32)
@@ -133,7 +140,6 @@ class ClientHello:
         compression = reader.opaque(1, least=1)
         # RFC 8446 4.1.2: clients of earlier versions may have no extensions at all.
         extensions = read_extensions(reader) if reader.remaining else {}
-        reader.end()
         return cls(random, session_id, suites, extensions, legacy_version, compression)
 
     def write(self) -> bytes:

@@ -121,7 +121,15 @@ def _read_psks(hello: ClientHello) -> OfferedPsks | None:
 
 
 # RFC 8446 4.1.2: what may differ after a HelloRetryRequest. No cookie was sent, so none may appear.
-_MAY_CHANGE = frozenset({ExtensionType.KEY_SHARE, ExtensionType.PRE_SHARED_KEY, ExtensionType.PADDING})
+# RFC 9849 7.1.1: an encrypted ClientHello that the server cannot open may be gone, or be another one.
+_MAY_CHANGE = frozenset(
+    {
+        ExtensionType.KEY_SHARE,
+        ExtensionType.PRE_SHARED_KEY,
+        ExtensionType.PADDING,
+        ExtensionType.ENCRYPTED_CLIENT_HELLO,
+    }
+)
 
 
 def _check_second_psks(first: OfferedPsks | None, second: OfferedPsks | None) -> None:
@@ -137,8 +145,10 @@ def check_second(first: Offer, second: Offer, group: Group) -> None:
     before, after = first.hello, second.hello
     # RFC 8446 4.2.10: early data is not offered again.
     removed = {ExtensionType.EARLY_DATA} | _MAY_CHANGE
+    ech = ExtensionType.ENCRYPTED_CLIENT_HELLO
     same = (
         before.random == after.random
+        and (ech in before.extensions or ech not in after.extensions)
         and before.session_id == after.session_id
         and before.suites == after.suites
         and before.legacy_version == after.legacy_version

@@ -9,6 +9,7 @@ from hmac import compare_digest
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.config import ServerConfig
+from tcpls.tls.ech.server import NO_ECH, ServerEch
 from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
 from tcpls.tls.key_schedule import ApplicationSecrets, HandshakeSecrets
 from tcpls.tls.messages import (
@@ -29,6 +30,7 @@ class Server:
     flow: Flow
     random: Random
     time: datetime | None = None
+    ech: ServerEch = NO_ECH
 
     @property
     def now(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.config import Answer, Identity
+from tcpls.tls.ech.server import hear
 from tcpls.tls.extensions import (
     PLACES,
     TLS_1_3,
@@ -48,8 +49,9 @@ class ExpectClientHello:
     accepts: Collection[int] = field(default=(HandshakeType.CLIENT_HELLO,), init=False)
 
     def receive(self, message: Message) -> State:
-        server, flow = self.server, self.server.flow
-        offer = Offer.read(ClientHello.read(message.body()))
+        flow = self.server.flow
+        heard = hear(self.server.config.ech, flow, message, self.server.random)
+        server, message, offer = replace(self.server, ech=heard.ech), heard.message, Offer.read(heard.hello)
         flow.client_random = offer.hello.random
         # RFC 8446 D.4: a client that wants the compatible form sends a session id.
         flow.compatible = bool(offer.hello.session_id)
@@ -60,18 +62,20 @@ class ExpectClientHello:
         flow.transcript.add(message.raw)
         if group is None or group in offer.shares:
             return _Reply(server, offer, suite, group, psk, retried=False).send()
-        return self._retry(offer, suite, group)
+        return _retry(server, offer, suite, group)
 
-    def _retry(self, offer: Offer, suite: CipherSuite, group: Group) -> State:
-        flow = self.server.flow
-        flow.transcript.retry(suite)
-        extensions: Extensions = {
-            ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3),
-            ExtensionType.KEY_SHARE: write_u16(group),
-        }
-        flow.send(ServerHello(RETRY_RANDOM, offer.hello.session_id, suite.code, extensions).write())
-        flow.flight_over = True
-        return ExpectSecondClientHello(self.server, offer, suite, group)
+
+def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group) -> State:
+    flow = server.flow
+    flow.transcript.retry(suite)
+    extensions: Extensions = {
+        ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3),
+        ExtensionType.KEY_SHARE: write_u16(group),
+    }
+    request = ServerHello(RETRY_RANDOM, offer.hello.session_id, suite.code, extensions)
+    flow.send(server.ech.confirm_retry(flow, request, suite).write())
+    flow.flight_over = True
+    return ExpectSecondClientHello(server, offer, suite, group)
 
 
 def _choose_psk(server: Server, offer: Offer, suites: Sequence[CipherSuite], message: Message) -> ChosenPsk | None:
@@ -100,6 +104,7 @@ class ExpectSecondClientHello:
     accepts: Collection[int] = field(default=(HandshakeType.CLIENT_HELLO,), init=False)
 
     def receive(self, message: Message) -> State:
+        message = self.server.ech.second(message)
         offer = Offer.read(ClientHello.read(message.body()))
         check_second(self.first, offer, self.group)
         # RFC 8446 4.2.10: early data ends where the second ClientHello begins.
@@ -157,6 +162,7 @@ class _Reply:
             resumed=psk is not None and psk.state is not None,
             psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
             remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
+            ech=self.server.ech.status,
         )
         issue = Issue(self.server, tickets, answer.remembered)
         return ExpectFinished(flow, secrets, application, outcome, issue)
@@ -183,7 +189,7 @@ class _Reply:
             extensions[ExtensionType.PRE_SHARED_KEY] = write_u16(psk.index)
         hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
         flow.transcript.choose(self.suite)
-        flow.send(hello.write())
+        flow.send(server.ech.confirm(flow, hello, self.suite).write())
         early = EarlySecrets.derive(flow.engine, self.suite, None if psk is None else psk.psk.key)
         secrets = early.handshake(shared, flow.transcript.digest())
         flow.log_handshake(secrets)
@@ -201,6 +207,7 @@ class _Reply:
         # RFC 9149 section 3: the number of tickets that are going to be sent.
         if self.offer.tickets is not None and self.server.config.ticket_keys is not None:
             extensions[ExtensionType.TICKET_REQUEST] = bytes((tickets,))
+        extensions |= self.server.ech.extensions
         for kind, contents in answer.extensions:
             if kind in PLACES or kind in extensions or kind not in self.offer.hello.extensions:
                 raise ApiMisuse(f"the extension {kind} cannot be answered: it was not offered, or is TLS's own")

@@ -40,12 +40,15 @@ class EchKeys:
     """
 
     keys: tuple[EchKey, ...]
-    retry: tuple[EchConfig, ...] = ()
+    retry: tuple[EchConfig, ...]
     trial: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.keys) <= MAX_KEYS:
             raise ConfigurationError(f"a server has 1 to {MAX_KEYS} keys for Encrypted ClientHello")
+        # RFC 9849 7.1: a server with keys must be able to say what clients are to use.
+        if not self.retry:
+            raise ConfigurationError("at least one key for Encrypted ClientHello must be current")
 
 
 @dataclass(frozen=True, slots=True)

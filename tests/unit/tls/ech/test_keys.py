@@ -132,10 +132,11 @@ def test_which_configurations_are_told() -> None:
     keys = load_keys(ENGINE, files[:2], files[2:], trial=False)
     assert [key.config for key in keys.keys] == [made(seed).configs[0] for seed in (1, 2, 3)]
     assert list(keys.retry) == [made(seed).configs[0] for seed in (1, 2)]
-    with pytest.raises(ConfigurationError, match="1 to 64 keys"):
-        EchKeys(())
-    with pytest.raises(ConfigurationError, match="1 to 64 keys"):
-        EchKeys(keys.keys * 22)
+    for wrong in ((), keys.keys * 22):
+        with pytest.raises(ConfigurationError, match="1 to 64 keys"):
+            EchKeys(wrong, keys.retry)
+    with pytest.raises(ConfigurationError, match="must be current"):
+        EchKeys(keys.keys, ())
 
 
 @pytest.mark.parametrize("name", ["", "192.0.2.1", "a b", "-a", "ä.example", "a" * 300])

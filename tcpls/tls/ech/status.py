@@ -1,0 +1,14 @@
+"""What became of Encrypted ClientHello in a handshake."""
+
+from __future__ import annotations
+
+import enum
+
+
+class EchStatus(enum.Enum):
+    """A client's handshake that is rejected never completes; a server cannot tell rejection from grease."""
+
+    NOT_OFFERED = "not offered"
+    GREASE = "grease"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
