@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from tcpls.errors import AlertReceived, CertificateError, HandshakeError, PeerError, ProtocolViolation
+from tcpls.errors import (
+    AlertReceived,
+    CertificateError,
+    ConfigurationError,
+    HandshakeError,
+    PeerError,
+    ProtocolViolation,
+)
 from tcpls.protocol import frames
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.events import OptionStatus, Stage
@@ -22,10 +29,15 @@ from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
+from tcpls.tls.ech.configs import choose_config, read_configs, write_configs
+from tcpls.tls.ech.extension import INNER
+from tcpls.tls.ech.inner import decode_inner, encode_inner
+from tcpls.tls.ech.keys import EchKeys, generate, read_file, write_pem
+from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.messages import HEADER_SIZE, KeyUpdate, NewSessionTicket
+from tcpls.tls.messages import HEADER_SIZE, ClientHello, KeyUpdate, NewSessionTicket
 from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
@@ -33,6 +45,7 @@ from tcpls.tls.record import RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket, TicketState
+from tcpls.wire import Reader
 from tests.fuzz.null_engine import NullEngine, NullKey
 from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, trust
 
@@ -57,9 +70,12 @@ class Target:
 
 # The first byte of an input says what is configured.
 
-RETRY, ALPN, NARROW, PSK = 1, 2, 4, 8
-OPTIONS = range(16)
+RETRY, ALPN, NARROW, PSK, ECH = 1, 2, 4, 8, 16
+OPTIONS = range(32)
 KEY = PreSharedKey(b"identity", bytes(32))
+ECH_FILE = generate(ENGINE, seeded(4), "public.example")
+ECH_CONFIGS = ECH_FILE.configs
+ECH_KEYS = EchKeys(ECH_FILE.keys(ENGINE, "file"), ECH_CONFIGS)
 
 
 def _client_config(options: int) -> ClientConfig:
@@ -70,6 +86,8 @@ def _client_config(options: int) -> ClientConfig:
         groups=(Group.X25519, Group.SECP256R1),
         extra_extensions=EXTRA,
         psks=(KEY,) if options & PSK else (),
+        ech=ECH_CONFIGS if options & ECH else (),
+        ech_grease=True,
         tickets=2,
         engine=ENGINE,
     )
@@ -82,6 +100,7 @@ def _server_config(options: int) -> ServerConfig:
         groups=(Group.SECP256R1,) if options & RETRY else (Group.X25519, Group.SECP256R1),
         suites=(SUITE,) if options & NARROW else tuple(CipherSuite),
         psks=(KEY,) if options & PSK else (),
+        ech=ECH_KEYS if options & ECH else None,
         ticket_keys=TicketKeys(ENGINE, seeded(3)),
         engine=ENGINE,
     )
@@ -296,6 +315,35 @@ def tickets(data: bytes) -> None:
             kind.read(kind.read(data).write())
 
 
+# Encrypted ClientHello: lists and files of configurations, and the form that is encrypted.
+
+_OUTER = ClientHello.read(Reader(messages(flights(ALPN)[0])[0][HEADER_SIZE:]))
+
+
+def ech_configurations(data: bytes) -> None:
+    with suppress(PeerError):
+        choose_config(read_configs(data))
+    with suppress(ConfigurationError):
+        write_pem(read_file(data, "file"))
+
+
+def ech_inner(data: bytes) -> None:
+    with suppress(PeerError):
+        inner = decode_inner(data, _OUTER)
+        # What is not said by its extensions is for `Offer`, which `server_handshake` reaches.
+        assert len(inner.write()) <= len(data) + len(_OUTER.write())
+
+
+def _inner_seeds() -> list[bytes]:
+    hello = replace(_OUTER, extensions={**_OUTER.extensions, ExtensionType.ENCRYPTED_CLIENT_HELLO: INNER})
+    kinds = list(hello.extensions)[1:4]
+    return [encode_inner(hello, (), 0), encode_inner(hello, kinds, 100)]
+
+
+def _configuration_seeds() -> list[bytes]:
+    return [write_configs(ECH_CONFIGS), write_pem(ECH_FILE).encode()]
+
+
 def _ticket_seeds() -> list[bytes]:
     kept = Ticket(b"identity", bytes(32), SUITE, 7, 1000.0, 7200, NAME, b"h2", True, 16384, b"remembered")
     sealed = TicketState(bytes(32), SUITE, 1000, 7200, 7, NAME, b"h2", 16384, b"remembered", (b"certificate",))
@@ -316,5 +364,7 @@ TARGETS: dict[str, Target] = {
     "plain_records": Target(plain_records, _plain_seeds),
     "post_handshake": Target(post_handshake, _post_seeds),
     "tickets": Target(tickets, _ticket_seeds),
+    "ech_configurations": Target(ech_configurations, _configuration_seeds),
+    "ech_inner": Target(ech_inner, _inner_seeds),
     "certificates": Target(certificates, lambda: [leaf(kind).der for kind in KINDS]),
 }

@@ -14,6 +14,9 @@ from tcpls.tls.engine import Trust
 from tests.engine import LIBRARY
 from tests.unit.tls.pair import KINDS, TIME, Pair, issue
 
+PUBLIC_NAME = "public.example"
+"""Of the server that everybody sees where Encrypted ClientHello hides the other name."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -69,6 +72,8 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     files["self-signed"] = _write(directory, "self-signed", issue(age=age, subject="alone"))
     stranger = issue(ca=True, names=(), subject="stranger", age=age)
     files["unknown-ca"] = _write(directory, "unknown-ca", issue(stranger, age=age, subject="unknown"))
+    names = (x509.DNSName(PUBLIC_NAME),)
+    files["public"] = _write(directory, "public", issue(authority, names=names, age=age, subject="public"))
     path = directory / "authority.pem"
     path.write_bytes(authority.pem)
     return Pki(path, files)

@@ -38,8 +38,11 @@ def go_peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def go_server(program: Path, pki: Pki, *arguments: str) -> Iterator[tuple[int, Process]]:
-    files = pki.certificates["p256"]
-    with running(program, "-cert", files.certificate, "-key", files.key, *arguments) as process:
+    files = [pki.certificates[name] for name in ("p256", "public")]
+    chains, keys = (
+        ",".join(map(str, each)) for each in zip(*((one.certificate, one.key) for one in files), strict=True)
+    )
+    with running(program, "-cert", chains, "-key", keys, *arguments) as process:
         process.wait_for("\n")
         yield int(process.output.split("\n")[0].rpartition(":")[2]), process
 

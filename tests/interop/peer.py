@@ -18,7 +18,7 @@ import pytest
 from tcpls.errors import AlertReceived, TCPLSError
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
-from tcpls.tls.messages import KeyUpdate
+from tcpls.tls.messages import KeyUpdate, NewSessionTicket
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 from tests.engine import ENGINE
@@ -40,6 +40,7 @@ class Channel:
     def __init__(self, sock: socket.socket, established: Established, *, is_client: bool) -> None:
         self.established = established
         self.key_updates = 0
+        self.tickets: list[NewSessionTicket] = []
         self._socket = sock
         self._read_secret, self._write_secret = established.read_secret, established.write_secret
         self._opener = RecordOpener(ENGINE.aead, self._read_secret.keys(established.read_sequence), ENGINE.invalid_tag)
@@ -96,7 +97,9 @@ class Channel:
 
     def _handshake(self, content: memoryview) -> None:
         for message in self._post.receive(content):
-            if isinstance(message, KeyUpdate):
+            if isinstance(message, NewSessionTicket):
+                self.tickets.append(message)
+            elif isinstance(message, KeyUpdate):
                 self.key_updates += 1
                 self._read_secret = self._read_secret.next()
                 self._opener.switch_keys(self._read_secret.keys())

@@ -1,8 +1,8 @@
 // A TLS 1.3 peer over Go's standard library, for the interop tests: a server, or with -connect a client.
 //
 // It says which address it listens on, then per connection "group 4588" (the code point) once the handshake is
-// complete, or "error ..." when it fails. The server sends back what it receives. The client sends one line and
-// prints the answer.
+// complete, and "ech true resumed false", or "error ..." when it fails. The server sends back what it receives. The
+// client sends one line and prints the answer; with -again it does so twice, and resumes if it can.
 package main
 
 import (
@@ -14,7 +14,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -25,10 +24,12 @@ func check(err error) {
 	}
 }
 
-func serve(config *tls.Config, certificate, key string) {
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	check(err)
-	config.Certificates = []tls.Certificate{pair}
+func serve(config *tls.Config, certificates, keys []string) {
+	for number, certificate := range certificates {
+		pair, err := tls.LoadX509KeyPair(certificate, keys[number])
+		check(err)
+		config.Certificates = append(config.Certificates, pair)
+	}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	check(err)
 	fmt.Println("listening", listener.Addr())
@@ -41,21 +42,31 @@ func serve(config *tls.Config, certificate, key string) {
 			connection.Close()
 			continue
 		}
-		fmt.Println("group", uint16(connection.ConnectionState().CurveID))
+		tell(connection.ConnectionState())
 		io.Copy(connection, connection)
 		connection.Close()
 	}
 }
 
-func ask(config *tls.Config, address, ca, name string) {
+func tell(state tls.ConnectionState) {
+	fmt.Println("group", uint16(state.CurveID))
+	fmt.Println("ech", state.ECHAccepted, "resumed", state.DidResume)
+}
+
+func trust(config *tls.Config, ca, name string) {
 	pem, err := os.ReadFile(ca)
 	check(err)
 	config.RootCAs = x509.NewCertPool()
 	config.RootCAs.AppendCertsFromPEM(pem)
 	config.ServerName = name
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+}
+
+func ask(config *tls.Config, address string) {
 	connection, err := tls.Dial("tcp", address, config)
+	rejected(err)
 	check(err)
-	fmt.Println("group", uint16(connection.ConnectionState().CurveID))
+	tell(connection.ConnectionState())
 	_, err = io.WriteString(connection, "hello\n")
 	check(err)
 	line, err := bufio.NewReader(connection).ReadString('\n')
@@ -66,23 +77,33 @@ func ask(config *tls.Config, address, ca, name string) {
 
 func main() {
 	groups := flag.String("groups", "", "code points, comma-separated, by preference; Go's own when empty")
-	certificate := flag.String("cert", "", "PEM chain of a server")
-	key := flag.String("key", "", "its private key")
+	certificates := flag.String("cert", "", "PEM chains of a server, comma-separated")
+	keys := flag.String("key", "", "their private keys")
 	ca := flag.String("ca", "", "PEM authorities of a client")
 	name := flag.String("name", "", "the server's name, of a client")
 	connect := flag.String("connect", "", "be a client of this address")
+	again := flag.Bool("again", false, "connect a second time, with what the first has left")
+	ech := flag.String("ech", "", "ECHConfigList of a client, in base64")
+	echCurrent := flag.String("ech-keys", "", "PEM files of a server's keys for Encrypted ClientHello, comma-separated")
+	echOld := flag.String("ech-old-keys", "", "the same, of keys that clients are not told any more")
 	flag.Parse()
 	// Nothing that these tests start may outlive them.
 	time.AfterFunc(time.Minute, func() { os.Exit(3) })
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	for _, group := range strings.FieldsFunc(*groups, func(r rune) bool { return r == ',' }) {
+	for _, group := range list(*groups) {
 		code, err := strconv.ParseUint(group, 0, 16)
 		check(err)
 		config.CurvePreferences = append(config.CurvePreferences, tls.CurveID(code))
 	}
-	if *connect != "" {
-		ask(config, *connect, *ca, *name)
-	} else {
-		serve(config, *certificate, *key)
+	if *connect == "" {
+		echKeys(config, list(*echCurrent), true)
+		echKeys(config, list(*echOld), false)
+		serve(config, list(*certificates), list(*keys))
+	}
+	echConfigs(config, *ech)
+	trust(config, *ca, *name)
+	ask(config, *connect)
+	if *again {
+		ask(config, *connect)
 	}
 }
