@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.extensions import ExtensionType, read_u16s
+from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.messages import HEADER_SIZE, ClientHello
 from tcpls.wire import Buffer, Reader, Writer
 
@@ -57,12 +57,12 @@ class OuterEch:
         return replace(self, payload=bytes(len(self.payload))).put_into(outer).write()[HEADER_SIZE:]
 
 
-def read_outer_extensions(contents: Buffer) -> list[int]:
+def read_outer_extensions(contents: Buffer) -> tuple[int, ...]:
     """RFC 9849 5.1: the types of extensions that the outer ClientHello has too."""
     reader = Reader(contents)
     kinds = reader.vector(1, least=2, most=254)
     reader.end()
-    return read_u16s(kinds)
+    return kinds.u16s()
 
 
 def write_outer_extensions(kinds: Sequence[int]) -> bytes:
