@@ -16,7 +16,7 @@ from tcpls.protocol.session import Session
 from tcpls.protocol.streams import MAX_STREAM_DATA
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.openssl import OpenSSLEngine
-from tcpls.tls.record import RECORD_ROOM, RecordOpener, RecordSealer
+from tcpls.tls.record import MAX_CONTENT, RECORD_ROOM, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite, TrafficKeys
 from tcpls.wire import Buffer
 
@@ -32,6 +32,7 @@ class NullSink:
 
     room = True
     sequence = 0
+    max_content = MAX_CONTENT
 
     can_switch_keys = True
 

@@ -44,6 +44,7 @@ from tcpls.kernel.program import Mode as ProgramMode
 from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
 from tcpls.protocol.base import SessionConfig
 from tcpls.protocol.options import OptionPolicy, parse_option
+from tcpls.tls.config import Padding
 from tcpls.tls.tickets import Ticket
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "NotNegotiated",
     "OptionPolicy",
     "OptionRefused",
+    "Padding",
     "PeerError",
     "ProgramFile",
     "ProgramMode",

@@ -12,6 +12,8 @@ from tcpls.kernel.helper_client import HelperClient
 from tcpls.kernel.program import ProgramPolicy
 from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
 from tcpls.protocol.base import SessionConfig
+from tcpls.tls.config import NO_PADDING, Padding
+from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
 from tcpls.tls.tickets import DEFAULT_LIFETIME, DEFAULT_TICKETS
 
 
@@ -41,7 +43,8 @@ class CommonConfig:
     after `idle_timeout` without a record a session ends (0: never). `psks` are keys that are used in place of
     certificates where the peer has one of them too; `psk_modes` are the ways in which they and tickets may be used:
     "psk_dhe_ke" (the default), and "psk_ke", without a key exchange and so without forward secrecy. `engine` is the
-    cryptographic library, one of `tcpls.tls.engines.ENGINE_NAMES`.
+    cryptographic library, one of `tcpls.tls.engines.ENGINE_NAMES`. `record_size_limit` is what this end takes
+    in a record (RFC 8449: content, type and padding; 64 to 16,385 bytes), `padding` what it adds to its own.
     """
 
     suites: tuple[str, ...] = ()
@@ -63,6 +66,8 @@ class CommonConfig:
     helper: HelperClient | None = None
     key_log: KeyLog = NULL_KEY_LOG
     observer: Observer = NULL_OBSERVER
+    record_size_limit: int = MAX_RECORD_SIZE_LIMIT
+    padding: Padding = NO_PADDING
 
 
 @dataclass(frozen=True, kw_only=True)

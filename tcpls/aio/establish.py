@@ -140,27 +140,33 @@ def _core(role: Role, config: CommonConfig, established: Established, outcome: O
     )
 
 
+def _sink(sock: socket.socket, config: CommonConfig, established: Established) -> tuple[SocketSink, str]:
+    """Where records are protected, and why not in the kernel. Raises `KernelUnavailable`."""
+    keys = established.write_secret.keys(established.write_sequence)
+    why = "not asked for"
+    if config.ktls is not KTLS.OFF:
+        try:
+            if config.padding.data > 1:
+                raise KernelUnavailable("padding in kernel TLS", "records are padded: the kernel does not do that")
+            return ktls.KernelSink(sock, keys, established.max_sent), "on"
+        except KernelUnavailable as error:
+            if config.ktls is KTLS.REQUIRE:
+                raise
+            # The reason in short; `tcpls doctor` has it whole, with the cure.
+            why = error.hint.partition(":")[0]
+    aead = established.write_secret.engine.aead
+    sealer = UserSpaceSink(aead, keys, max_content=established.max_sent, padding=config.padding.data)
+    return sealer.attach(sock), f"off, {why}"
+
+
 def _transport(
     sock: socket.socket, core: Core, config: CommonConfig, established: Established, session: Session
 ) -> RecordTransport:
     engine = established.read_secret.engine
-    source = RecordOpener(engine.aead, established.read_secret.keys(established.read_sequence), engine.invalid_tag)
+    keys = established.read_secret.keys(established.read_sequence)
+    source = RecordOpener(engine.aead, keys, engine.invalid_tag, max_content=established.max_received)
     source.feed(established.unread)
-    keys = established.write_secret.keys(established.write_sequence)
-    sink: SocketSink
-    ktls_tx = "off, not asked for"
-    if config.ktls is KTLS.OFF:
-        sink = UserSpaceSink(engine.aead, keys).attach(sock)
-    else:
-        try:
-            sink = ktls.KernelSink(sock, keys)
-            ktls_tx = "on"
-        except KernelUnavailable as error:
-            if config.ktls is KTLS.REQUIRE:
-                raise
-            sink = UserSpaceSink(engine.aead, keys).attach(sock)
-            # The reason in short; `tcpls doctor` has it whole, with the cure.
-            ktls_tx = f"off, {error.hint.partition(':')[0]}"
+    sink, ktls_tx = _sink(sock, config, established)
     return RecordTransport(
         loop=asyncio.get_running_loop(),
         sock=sock,

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import TicketScope
-from tcpls.errors import CertificateError, ConfigurationError, Reason
+from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.kernel.program import ABI, Mode
 from tcpls.protocol import negotiation
 from tcpls.protocol.parameters import (
@@ -29,6 +29,7 @@ from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.engine import CryptoEngine, Trust
+from tcpls.tls.extensions import ExtensionType, read_record_size_limit
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
@@ -83,6 +84,24 @@ _PROGRAM_MODES = {
 }
 
 
+def _common(config: CommonConfig, engine: CryptoEngine) -> dict[str, Any]:
+    """What both roles tell the TLS engine. Raises `ConfigurationError`."""
+    limit = config.record_size_limit
+    if config.tcpls is not Negotiate.OFF and limit <= negotiation.LEAST_CONTENT:
+        raise ConfigurationError(
+            f"a record size limit of {limit} is for ordinary TLS: TCPLS needs more than {negotiation.LEAST_CONTENT}"
+        )
+    return {
+        "suites": _suites(config),
+        "groups": _groups(config),
+        "alpn": _alpn(config),
+        "psks": _psks(config, engine),
+        "psk_modes": _psk_modes(config),
+        "record_size_limit": limit,
+        "padding": config.padding,
+    }
+
+
 def local_parameters(config: CommonConfig) -> Parameters:
     """What this end announces: its windows and limits, and what it lets the peer ask for."""
     programs = None
@@ -131,15 +150,11 @@ class ClientSetup:
         self._tls = tls_config.ClientConfig(
             server_name=self._name,
             trust=_trust(config, library) if config.verify else None,
-            suites=_suites(config),
-            groups=_groups(config),
             shares=config.key_shares,
-            alpn=_alpn(config),
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,
             tickets=0 if config.tickets is None else TICKETS,
-            psks=_psks(config, library.engine),
-            psk_modes=_psk_modes(config),
+            **_common(config, library.engine),
         )
 
     def connection(self, ticket: Ticket | None = None) -> ClientConnection:
@@ -170,7 +185,10 @@ class ClientSetup:
         """Whether TCPLS was agreed on, and what the server announced."""
         if self._config.tcpls is Negotiate.OFF:
             return negotiation.Outcome(False, "not offered")
-        return negotiation.outcome_of_client(established.peer_extensions)
+        outcome = negotiation.outcome_of_client(established.peer_extensions)
+        if outcome.tcpls and established.max_sent < negotiation.LEAST_CONTENT:
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, f"TCPLS in records of {established.max_sent} bytes")
+        return outcome
 
 
 def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | None:
@@ -198,22 +216,20 @@ class ServerSetup:
         library = engines.library(config.engine)
         self._config = tls_config.ServerConfig(
             identities=_identities(config, library),
-            psks=_psks(config, library.engine),
-            psk_modes=_psk_modes(config),
             answer=self._answer,
-            suites=_suites(config),
-            groups=_groups(config),
-            alpn=_alpn(config),
             engine=library.engine,
             ticket_keys=_ticket_keys(config, library.engine),
             tickets=config.tickets,
+            **_common(config, library.engine),
         )
 
     def connection(self) -> ServerConnection:
         return ServerConnection(self._config, random=secrets.token_bytes, time=datetime.now(UTC), key_log=self._key_log)
 
     def _answer(self, hello: ClientHello) -> tls_config.Answer:
-        offered = dict(hello.extensions) if self._negotiates else {}
+        limit = hello.extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
+        fits = limit is None or read_record_size_limit(limit) > negotiation.LEAST_CONTENT
+        offered = dict(hello.extensions) if self._negotiates and fits else {}
         extensions = negotiation.server_extensions(offered, self.local)
         return tls_config.Answer(extensions, Remembered.by_server(offered, self.local).write())
 
@@ -221,4 +237,6 @@ class ServerSetup:
         """Whether TCPLS was agreed on, and what the client announced."""
         if not self._negotiates:
             return negotiation.Outcome(False, "switched off here")
+        if established.max_sent < negotiation.LEAST_CONTENT:
+            return negotiation.Outcome(False, f"the client takes no more than {established.max_sent} bytes in a record")
         return negotiation.outcome_of_server(established.peer_extensions)

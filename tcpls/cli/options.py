@@ -19,6 +19,7 @@ from tcpls import (
     HelperClient,
     Negotiate,
     OptionPolicy,
+    Padding,
     ProgramMode,
     ProgramPolicy,
     SessionConfig,
@@ -27,6 +28,7 @@ from tcpls import (
 from tcpls.cli.exits import UsageError
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.engines import ENGINE_NAMES
+from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
 
 DEFAULT_PORT = 4433
 
@@ -82,6 +84,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--psk-import", action="store_true", help="import the pre-shared keys (RFC 9258)")
     tls.add_argument(
         "--psk-modes", metavar="LIST", help="how keys and tickets may be used: psk_dhe_ke, or also psk_ke (psk_dhe_ke)"
+    )
+    tls.add_argument(
+        "--padding",
+        metavar="[handshake:]N",
+        help="pad records to a multiple of N bytes, with handshake: those of the handshake alone",
+    )
+    tls.add_argument(
+        "--record-size-limit",
+        type=int,
+        default=MAX_RECORD_SIZE_LIMIT,
+        metavar="N",
+        help="bytes that the peer may put into a record, 64 to 16385; below 10242 with --plain only",
     )
     tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
     transport = parser.add_argument_group("transport")
@@ -154,6 +168,17 @@ def psks(arguments: argparse.Namespace) -> tuple[ExternalPsk, ...]:
     return tuple(found)
 
 
+def _padding(text: str | None) -> Padding:
+    """Raises `UsageError`."""
+    if text is None:
+        return Padding()
+    scope, _, number = text.rpartition(":")
+    if scope not in ("", "handshake") or not number.isdigit():
+        raise UsageError(f"--padding {text}: a number of bytes, or handshake: and one")
+    size = int(number)
+    return Padding(handshake=size, data=1 if scope else size)
+
+
 def key_log(path: str | None, environment: Mapping[str, str] = os.environ) -> KeyLog:
     name = path or environment.get("SSLKEYLOGFILE")
     return FileKeyLog(Path(name)) if name else NULL_KEY_LOG
@@ -220,5 +245,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "ktls": KTLS(arguments.ktls),
         "congestion": arguments.congestion,
         "key_log": key_log(arguments.secrets_log),
+        "padding": _padding(arguments.padding),
+        "record_size_limit": arguments.record_size_limit,
         "session": SessionConfig(option_policy=_option_policy(arguments.allow_option)),
     }

@@ -214,19 +214,30 @@ class KernelSink:
     close_notify, `flush` until nothing is `pending`, wait until the socket is writable, shut down, and only then close.
     """
 
-    __slots__ = ("_error", "_kept", "_kept_type", "_limit", "_next_keys", "_socket", "_suite", "sequence")
+    __slots__ = (
+        "_error",
+        "_kept",
+        "_kept_type",
+        "_limit",
+        "_next_keys",
+        "_socket",
+        "_suite",
+        "max_content",
+        "sequence",
+    )
 
-    def __init__(self, sock: KernelSocket, keys: TrafficKeys) -> None:
+    def __init__(self, sock: KernelSocket, keys: TrafficKeys, max_content: int = MAX_CONTENT) -> None:
         """Hands the sending direction of `sock`, connected and non-blocking, to the kernel.
 
-        All that user space sealed must have been sent whole before. Raises `KernelUnavailable`; the socket can then be
-        used from user space as before.
+        `max_content`: what the peer takes in a record. All that user space sealed must have been sent whole before.
+        Raises `KernelUnavailable`; the socket can then be used from user space as before.
         """
         if sock.getblocking():
             # A blocking send that a signal interrupts loses records on some kernels.
             raise ApiMisuse("kernel TLS needs a non-blocking socket")
         attach_ulp(sock)
         set_keys(sock, TLS_TX, keys)
+        self.max_content = max_content
         self._socket = sock
         self._suite = keys.suite
         self._limit = keys.suite.record_limit
@@ -257,7 +268,7 @@ class KernelSink:
         if self._kept:
             raise ApiMisuse("a record was put while there is no room")
         size = sum(map(len, parts))
-        if not 0 < size <= MAX_CONTENT:
+        if not 0 < size <= self.max_content:
             # The kernel sends nothing at all for an empty record, and two records for a longer one.
             raise ApiMisuse(f"a record of {size} bytes cannot be sent by the kernel")
         if not 0 < content_type < 256:
@@ -272,7 +283,7 @@ class KernelSink:
 
     def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
         """One ``sendmsg`` a record: the kernel keeps only its own records apart, not ours."""
-        count, size = 0, MAX_CONTENT - len(trailers[0])
+        count, size = 0, self.max_content - len(trailers[0])
         for trailer in trailers:
             if self._kept:
                 break

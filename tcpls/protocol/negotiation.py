@@ -25,6 +25,10 @@ class CodePoints:
 
 CODE_POINTS = CodePoints()
 
+LEAST_CONTENT = 10_240
+"""Bytes of content that the records of both ends must have room for: frames are not divided, and the largest, a
+Program Result with its log, takes 9,300. Towards a peer that takes less (RFC 8449) there is ordinary TLS."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -154,7 +154,7 @@ class PlainSession(CoreBase):
         while sink.room and not self._ended:
             if channel.update_due:
                 channel.put_update(sink)
-            elif stream.sent < stream.pushed or stream.written - stream.sent >= MAX_CONTENT:
+            elif stream.sent < stream.pushed or stream.written - stream.sent >= sink.max_content:
                 self._put_data(sink)
             elif stream.fin_queued:
                 self._put_last(sink, Alert.CLOSE_NOTIFY)
@@ -171,13 +171,14 @@ class PlainSession(CoreBase):
     def _put_data(self, sink: RecordSink) -> None:
         """One record, or a run of full ones."""
         channel, stream = self._channel, self._sending
-        data = stream.peek(RUN * MAX_CONTENT)
-        if len(data) >= 2 * MAX_CONTENT:
-            count = sink.put_run(APPLICATION_DATA, data, [b""] * (len(data) // MAX_CONTENT))
-            stream.skip(count * MAX_CONTENT)
+        full = sink.max_content
+        data = stream.peek(RUN * full)
+        if len(data) >= 2 * full:
+            count = sink.put_run(APPLICATION_DATA, data, [b""] * (len(data) // full))
+            stream.skip(count * full)
             channel.sent += count
         else:
-            sink.put(APPLICATION_DATA, *stream.take(MAX_CONTENT))
+            sink.put(APPLICATION_DATA, *stream.take(full))
             channel.sent += 1
 
     def _put_last(self, sink: RecordSink, alert: int) -> None:

@@ -37,8 +37,8 @@ from tcpls.protocol.parameters import ProgramSupport
 
 WINDOW = 1 << 16
 """Bytes of a program that may be sent beyond the offset of the last Program Request."""
-MAX_PIECE = 16_384 - 11
-"""Bytes of a program in one record: the frame's fields take 11."""
+PIECE_FRAME = 11
+"""Bytes that the fields of Program Data take."""
 
 
 class ShipState(enum.Enum):
@@ -117,15 +117,15 @@ class ProgramSender:
     def busy(self) -> bool:
         return bool(self._sending)
 
-    def next_data(self) -> ProgramData | None:
-        """The next piece, of the programs in turn."""
+    def next_data(self, room: int) -> ProgramData | None:
+        """The next piece, of the programs in turn, for a record that takes `room` bytes."""
         if not self._sending:
             return None
         program_id = self._sending.popleft()
         shipment = self._shipments[program_id]
         start = shipment.sent
         most = shipment.wanted + WINDOW - start
-        data = memoryview(shipment.image)[start : start + min(most, MAX_PIECE)]
+        data = memoryview(shipment.image)[start : start + min(most, room - PIECE_FRAME)]
         shipment.sent = start + len(data)
         self._tell(ProgramProgress(program_id, shipment.sent, len(shipment.image)))
         if shipment.sent == len(shipment.image):

@@ -23,7 +23,7 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.programs import ProgramSender
 from tcpls.protocol.stream_table import StreamTable
-from tcpls.protocol.streams import MAX_STREAM_DATA, SendStream
+from tcpls.protocol.streams import SendStream
 from tcpls.tls.record import ContentType, RecordSink
 
 MAX_CONTROL = 1 << 13
@@ -63,7 +63,7 @@ class RecordWriter:
         False when nothing waits, or nothing may be sent.
         """
         before = connection.sent
-        tail = self._control(connection, now) if self.outbox or connection.ack_due else b""
+        tail = self._control(connection, sink, now) if self.outbox or connection.ack_due else b""
         records = self._put_streams(connection, sink, tail) if data else 0
         if tail and not records:
             sink.put(APPLICATION_DATA, tail)
@@ -74,24 +74,25 @@ class RecordWriter:
 
     def _put_program_data(self, connection: Connection, sink: RecordSink) -> None:
         """One record between those of the streams, so that neither keeps the other waiting."""
-        frame = self._shipping.next_data()
+        frame = self._shipping.next_data(sink.max_content)
         if frame is not None:
             sink.put(APPLICATION_DATA, encode(frame))
             if self._retain:
                 connection.unacknowledged_frames.append((connection.sent, frame))
             connection.sent += 1
 
-    def _control(self, connection: Connection, now: float) -> bytes:
+    def _control(self, connection: Connection, sink: RecordSink, now: float) -> bytes:
         """The control frames for the next record, in the order in which the peer handles them: the first one last."""
         chosen: list[bytes] = []
         size = 0
+        most = min(MAX_CONTROL, sink.max_content)
         if connection.ack_due:
             chosen.append(self.ack(connection))
         outbox = self.outbox
         while outbox:
             frame = outbox[0]
             encoded = encode(frame)
-            if chosen and size + len(encoded) > MAX_CONTROL:
+            if chosen and size + len(encoded) > most:
                 break
             outbox.popleft()
             chosen.append(encoded)
@@ -130,22 +131,22 @@ class RecordWriter:
         allowed = self.streams.max_sent - self.streams.sent
         if self._retain:
             allowed = min(allowed, self._limit - self.unacknowledged)
-        data = stream.peek(min(allowed, most * MAX_STREAM_DATA))
+        full = sink.max_content - frames.STREAM_TRAILER.size
+        data = stream.peek(min(allowed, most * full))
         start, stream_id = stream.sent, stream.stream_id
-        offsets = range(start, start + len(data) - MAX_STREAM_DATA + 1, MAX_STREAM_DATA)
+        offsets = range(start, start + len(data) - full + 1, full)
         if len(offsets) < 2:
             return 0
-        trailers = [_pack_trailer(MAX_STREAM_DATA, offset, stream_id, frames.STREAM_TYPE) for offset in offsets]
+        trailers = [_pack_trailer(full, offset, stream_id, frames.STREAM_TYPE) for offset in offsets]
         count = sink.put_run(APPLICATION_DATA, data, trailers)
-        size = count * MAX_STREAM_DATA
+        size = count * full
         stream.skip(size)
         self.streams.sent += size
         if self._retain:
             self.unacknowledged += size
             first = connection.sent
             connection.unacknowledged.extend(
-                (first + index, stream, offsets[index], offsets[index] + MAX_STREAM_DATA, False)
-                for index in range(count)
+                (first + index, stream, offsets[index], offsets[index] + full, False) for index in range(count)
             )
         connection.sent += count
         return count
@@ -156,7 +157,8 @@ class RecordWriter:
         ready = table.ready
         put = sink.put
         retain = self._retain
-        most = MAX_STREAM_DATA - len(tail)
+        full = sink.max_content - frames.STREAM_TRAILER.size
+        most = full - len(tail)
         records = 0
         while ready and records < STREAM_RECORDS and sink.room:
             limit = min(most, table.max_sent - table.sent)
@@ -165,7 +167,7 @@ class RecordWriter:
             if limit <= 0:
                 break
             stream = ready[0]
-            if limit == MAX_STREAM_DATA and (run := self._put_run(connection, sink, stream, STREAM_RECORDS - records)):
+            if limit == full and (run := self._put_run(connection, sink, stream, STREAM_RECORDS - records)):
                 records += run
                 table.sent_from(stream)
                 continue
@@ -179,7 +181,7 @@ class RecordWriter:
             if tail:
                 put(APPLICATION_DATA, *parts, trailer, tail)
                 tail = b""
-                most = MAX_STREAM_DATA
+                most = full
             else:
                 put(APPLICATION_DATA, *parts, trailer)
             records += 1

@@ -11,11 +11,13 @@ from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.client_hello import Client
 from tcpls.tls.engine import PublicKey
 from tcpls.tls.extensions import (
+    MAX_RECORD_SIZE_LIMIT,
     PLACES,
     Extensions,
     ExtensionType,
     read_alpn,
     read_code_points,
+    read_record_size_limit,
     require,
 )
 from tcpls.tls.flow import Complete, Epoch, Outcome, State
@@ -80,12 +82,24 @@ class ExpectEncryptedExtensions:
             read_code_points(extensions[ExtensionType.SUPPORTED_GROUPS])
         if ExtensionType.TICKET_REQUEST in extensions:
             read_expected_tickets(extensions[ExtensionType.TICKET_REQUEST])
+        self._limit_records(extensions)
         extra = {kind: contents for kind, contents in extensions.items() if kind not in PLACES}
         self.agreed.client.ech.told(extensions.get(ExtensionType.ENCRYPTED_CLIENT_HELLO))
         self.agreed.client.flow.transcript.add(message.raw)
         awaited = ExpectCertificate(self.agreed, alpn, extra)
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
         return awaited if self.agreed.psk is None else ExpectFinished(awaited, (), None)
+
+    def _limit_records(self, extensions: Extensions) -> None:
+        client, contents = self.agreed.client, extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
+        own = client.config.record_size_limit
+        if contents is None or own is None:
+            return
+        announced = read_record_size_limit(contents)
+        # RFC 8449 section 4: a client may refuse a limit beyond the protocol's.
+        if announced > MAX_RECORD_SIZE_LIMIT:
+            raise HandshakeError(Reason.BAD_VALUE, f"a record_size_limit of {announced}")
+        client.flow.limit_records(announced, own)
 
     def _read_alpn(self, extensions: Extensions) -> bytes | None:
         contents = extensions.get(ExtensionType.ALPN)

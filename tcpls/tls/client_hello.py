@@ -19,6 +19,7 @@ from tcpls.tls.extensions import (
     write_code_points,
     write_cookie,
     write_offered_versions,
+    write_record_size_limit,
     write_server_name,
 )
 from tcpls.tls.flow import Flow
@@ -102,6 +103,8 @@ def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare
         extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
     if config.tickets:
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
+    if config.record_size_limit is not None:
+        extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
     extensions.update(config.extra_extensions)
     return extensions
 

@@ -11,7 +11,7 @@ from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, Signatu
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
 from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
-from tcpls.tls.extensions import PLACES
+from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT, MIN_RECORD_SIZE_LIMIT, PLACES
 from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
@@ -78,6 +78,32 @@ def _check_alpn(names: tuple[bytes, ...]) -> None:
             raise ConfigurationError(f"the application protocol {name!r} has not 1 to 255 bytes")
 
 
+def _check_record_size_limit(limit: int | None) -> None:
+    if limit is not None and not MIN_RECORD_SIZE_LIMIT <= limit <= MAX_RECORD_SIZE_LIMIT:
+        raise ConfigurationError(
+            f"a record size limit is {MIN_RECORD_SIZE_LIMIT} to {MAX_RECORD_SIZE_LIMIT} bytes, not {limit}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """To a multiple of how many bytes what is in a record is padded (RFC 8446 5.4): its content and content type.
+
+    1 pads nothing. `handshake`: until this end's Finished; it hides the length of certificates and names.
+    `data`: everything behind it.
+    """
+
+    handshake: int = 1
+    data: int = 1
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.handshake <= MAX_RECORD_SIZE_LIMIT and 1 <= self.data <= MAX_RECORD_SIZE_LIMIT):
+            raise ConfigurationError(f"records are padded to multiples of 1 to {MAX_RECORD_SIZE_LIMIT} bytes")
+
+
+NO_PADDING = Padding()
+
+
 def _check_psks(psks: tuple[PreSharedKey, ...], modes: tuple[PskMode, ...]) -> None:
     if not modes:
         raise ConfigurationError("at least one key exchange mode is needed")
@@ -114,6 +140,9 @@ class ClientConfig:
     """With them, the ClientHello is encrypted (RFC 9849) to the first that can be used; one must be."""
     ech_grease: bool = False
     """Without them, an extension is sent that looks like that."""
+    record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
+    """Bytes of content, type and padding that a protected record to this end may have (RFC 8449); None: not said."""
+    padding: Padding = NO_PADDING
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -132,6 +161,7 @@ class ClientConfig:
             raise ConfigurationError(
                 f"no ECH configuration can be used: {'; '.join(each.unusable for each in self.ech)}"
             )
+        _check_record_size_limit(self.record_size_limit)
         if not 0 <= self.tickets <= MAX_TICKETS:
             raise ConfigurationError(f"a client asks for 0 to {MAX_TICKETS} tickets")
         for kind, contents in self.extra_extensions:
@@ -174,6 +204,9 @@ class ServerConfig:
     """How many a client gets that does not ask for a number."""
     ech: EchKeys | None = None
     """With them, an encrypted ClientHello is opened (RFC 9849); an identity should be for their public names."""
+    record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
+    """As a client's; told to clients that tell theirs."""
+    padding: Padding = NO_PADDING
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):
@@ -181,6 +214,7 @@ class ServerConfig:
         _check_psks(self.psks, self.psk_modes)
         if not 0 <= self.tickets <= MAX_TICKETS:
             raise ConfigurationError(f"a server gives 0 to {MAX_TICKETS} tickets")
+        _check_record_size_limit(self.record_size_limit)
         if not self.suites:
             raise ConfigurationError("at least one cipher suite is needed")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
-from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.config import NO_PADDING, ClientConfig, Padding, ServerConfig
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
@@ -60,6 +60,10 @@ class Established:
     psk_identity: bytes | None
     remembered: bytes = field(repr=False)
     ech: EchStatus
+    max_sent: int = MAX_CONTENT
+    """Bytes of content that the peer takes in one record (RFC 8449)."""
+    max_received: int = MAX_CONTENT
+    """Bytes of content, padding included, that the peer may put into one record."""
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """Keying material for other protocols (RFC 8446 7.5)."""
@@ -81,9 +85,10 @@ class Established:
 class TLSConnection:
     """Bytes in, bytes out, until `handshake_complete`; then `established` hands over, and this object is done."""
 
-    def __init__(self, handshake: Handshake, engine: CryptoEngine) -> None:
+    def __init__(self, handshake: Handshake, engine: CryptoEngine, padding: Padding = NO_PADDING) -> None:
         self._handshake = handshake
         self._engine = engine
+        self._padding = padding
         self._inbound = bytearray()
         self._outbound = bytearray()
         self._opener: RecordOpener | None = None
@@ -165,6 +170,8 @@ class TLSConnection:
             psk_identity=outcome.psk_identity,
             remembered=outcome.remembered,
             ech=outcome.ech,
+            max_sent=self._handshake.max_sent,
+            max_received=self._handshake.max_received,
         )
 
     # Receiving
@@ -288,6 +295,8 @@ class TLSConnection:
             else:
                 self._outcome = event
         self._flush(flight)
+        if self._opener is not None:
+            self._opener.max_content = self._handshake.max_received
 
     def _before_message(self, flight: bytearray) -> None:
         """What the role sends ahead of a message."""
@@ -301,6 +310,7 @@ class TLSConnection:
             self._sealer = RecordSealer(self._engine.aead, keys)
         else:
             self._sealer.switch_keys(keys)
+        self._sealer.padding = self._padding.data if event.epoch is Epoch.APPLICATION else self._padding.handshake
 
     def _flush(self, flight: bytearray) -> None:
         if flight:
@@ -309,8 +319,14 @@ class TLSConnection:
 
     def _write(self, content_type: ContentType, content: bytes) -> None:
         sealer = self._sealer
-        for start in range(0, len(content), MAX_CONTENT):
-            part = content[start : start + MAX_CONTENT]
+        most = MAX_CONTENT
+        if sealer is not None:
+            # RFC 8449 section 4: the limit is one of protected records.
+            most = self._handshake.max_sent
+            if sealer.max_content != most:
+                sealer.limit_content(most)
+        for start in range(0, len(content), most):
+            part = content[start : start + most]
             if sealer is None:
                 # RFC 8446 5.1: the first record of a client may say 1.0, for servers that want it; all others say 1.2.
                 self._outbound += bytes((content_type, 3, 3 if self._sent_any else 1)) + len(part).to_bytes(2, "big")
@@ -333,7 +349,8 @@ class ClientConnection(TLSConnection):
     """`time`: at which certificates are judged, aware of its zone. The ClientHello is in `data_to_send` at once."""
 
     def __init__(self, config: ClientConfig, *, random: Random, time: datetime, key_log: KeyLog = NULL_KEY_LOG) -> None:
-        super().__init__(ClientHandshake(config, random=random, time=time, key_log=key_log), config.engine)
+        handshake = ClientHandshake(config, random=random, time=time, key_log=key_log)
+        super().__init__(handshake, config.engine, config.padding)
         self._peer_spoke = True
 
     def _before_message(self, flight: bytearray) -> None:
@@ -348,7 +365,8 @@ class ServerConnection(TLSConnection):
     def __init__(
         self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
     ) -> None:
-        super().__init__(ServerHandshake(config, random=random, time=time, key_log=key_log), config.engine)
+        handshake = ServerHandshake(config, random=random, time=time, key_log=key_log)
+        super().__init__(handshake, config.engine, config.padding)
         self._sent_any = True
 
     def _after_message(self, flight: bytearray) -> None:

@@ -13,6 +13,10 @@ from tcpls.wire import Buffer, Reader, Writer
 
 TLS_1_3 = 0x0304
 
+MIN_RECORD_SIZE_LIMIT = 64
+MAX_RECORD_SIZE_LIMIT = (1 << 14) + 1
+"""What RFC 8449 section 4 allows an end of TLS 1.3 to announce."""
+
 Extensions = dict[int, bytes]
 """Contents by type, in the order of the message."""
 
@@ -289,6 +293,22 @@ def read_cookie(contents: Buffer) -> bytes:
 
 def write_cookie(cookie: bytes) -> bytes:
     return len(cookie).to_bytes(2, "big") + cookie
+
+
+# record_size_limit (RFC 8449 section 4)
+
+
+def read_record_size_limit(contents: Buffer) -> int:
+    """Bytes of one TLSInnerPlaintext: content, content type and padding."""
+    limit = read_u16(contents)
+    # RFC 8449 section 4: less than 64 is an illegal_parameter.
+    if limit < MIN_RECORD_SIZE_LIMIT:
+        raise HandshakeError(Reason.BAD_VALUE, f"a record_size_limit of {limit}")
+    return limit
+
+
+def write_record_size_limit(limit: int) -> bytes:
+    return write_u16(limit)
 
 
 # psk_key_exchange_modes (RFC 8446 4.2.9)

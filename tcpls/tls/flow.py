@@ -20,6 +20,7 @@ from tcpls.tls.key_schedule import (
     TrafficSecret,
 )
 from tcpls.tls.messages import Message
+from tcpls.tls.record import MAX_CONTENT
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.transcript import Transcript
 
@@ -99,6 +100,9 @@ class Flow:
         """Whether change_cipher_spec records are to be sent (RFC 8446 D.4)."""
         self.early_data = False
         """Whether the client sends early data, which this end refuses and so has to skip (RFC 8446 4.2.10)."""
+        self.max_sent = MAX_CONTENT
+        self.max_received = MAX_CONTENT
+        """Bytes of content in a protected record, that the peer takes and that this end does (RFC 8449)."""
         self.flight_over = False
         """Whether the peer has nothing more to say before it has read an answer that goes out now."""
         self._key_log = key_log
@@ -130,6 +134,12 @@ class Flow:
         """RFC 9850 2.3 (its labels for ECH): by the random that everybody sees."""
         self._key_log.secret("ECH_SECRET", outer_random, secret)
         self._key_log.secret("ECH_CONFIG", outer_random, config)
+
+    def limit_records(self, announced: int, own: int) -> None:
+        """Both ends have told their record_size_limit: from now on they hold."""
+        # RFC 8449 section 4: it counts the content type too; a greater one than the protocol's is not enforced.
+        self.max_sent = min(announced - 1, MAX_CONTENT)
+        self.max_received = own - 1
 
     def log_handshake(self, secrets: HandshakeSecrets) -> None:
         self._key_log.secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", self.client_random, secrets.client.secret)

@@ -42,6 +42,16 @@ class Handshake:
         return self._flow.early_data
 
     @property
+    def max_sent(self) -> int:
+        """Bytes of content that the peer takes in one protected record."""
+        return self._flow.max_sent
+
+    @property
+    def max_received(self) -> int:
+        """Bytes of content, padding included, that the peer may put into one protected record."""
+        return self._flow.max_received
+
+    @property
     def incomplete(self) -> bool:
         """Whether a part of a message was received, so that nothing else may come now (RFC 8446 5.1)."""
         return self._reassembly.pending

@@ -18,6 +18,7 @@ from tcpls.tls.extensions import (
     read_code_points,
     read_offered_versions,
     read_psk_modes,
+    read_record_size_limit,
     require,
 )
 from tcpls.tls.messages import ClientHello
@@ -42,6 +43,7 @@ class Offer:
     psks: OfferedPsks | None
     modes: Collection[int]
     tickets: tuple[int, int] | None
+    record_size_limit: int | None
 
     @classmethod
     def read(cls, hello: ClientHello) -> Offer:
@@ -61,6 +63,7 @@ class Offer:
         if any(group not in groups for group in shares):
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "a key share of a group that is not offered")
         wanted = extensions.get(ExtensionType.TICKET_REQUEST)
+        limit = extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
         return cls(
             hello,
             groups,
@@ -71,6 +74,7 @@ class Offer:
             psks,
             () if modes is None else read_psk_modes(modes),
             None if wanted is None else read_ticket_request(wanted),
+            None if limit is None else read_record_size_limit(limit),
         )
 
     def require_certificate(self) -> None:

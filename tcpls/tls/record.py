@@ -24,6 +24,8 @@ MAX_CIPHERTEXT = MAX_CONTENT + 256
 """Bytes after the header of one protected record (RFC 8446 5.2)."""
 RECORD_ROOM = HEADER_SIZE + MAX_CONTENT + 1 + TAG_SIZE
 """Bytes that a full record of ours takes on the wire."""
+MIN_CONTENT = 63
+"""Bytes of content that every peer takes in a record: RFC 8449 section 4, less the content type."""
 
 
 class ContentType(enum.IntEnum):
@@ -44,11 +46,15 @@ class RecordSink(Protocol):
     def sequence(self) -> int:
         """The sequence number that the next record will have."""
 
+    @property
+    def max_content(self) -> int:
+        """Bytes of content that the peer takes in one record: `MAX_CONTENT`, or less (RFC 8449)."""
+
     def put(self, content_type: int, *parts: Buffer) -> None:
-        """Makes one record of the parts, at most `MAX_CONTENT` bytes together. They are not held after the call."""
+        """Makes one record of the parts, at most `max_content` bytes together. They are not held after the call."""
 
     def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
-        """Makes full records: one of `trailers` in each, all of one size, and in front of it what fits of `data`.
+        """Makes records of `max_content`: one of `trailers` in each, all of one size, and ahead what fits of `data`.
 
         Returns how many were put, which is at least one when there is room, and ends where the room does.
         """
@@ -86,16 +92,22 @@ class RecordSource(Protocol):
 
 AeadFactory = Callable[[TrafficKeys], Aead]
 
-_FULL_HEADER = b"\x17\x03\x03" + (RECORD_ROOM - HEADER_SIZE).to_bytes(2, "big")
+
+def _full_header(room: int) -> bytes:
+    """Of records that take `room` bytes."""
+    return b"\x17\x03\x03" + (room - HEADER_SIZE).to_bytes(2, "big")
+
+
+_FULL_HEADER = _full_header(RECORD_ROOM)
 
 _Slot = tuple[memoryview, memoryview, memoryview, memoryview, memoryview]
 """The places of a full record: its header, content, trailer with content type, plaintext (both of them), and all of
 what is protected, tag included."""
 
 
-def _full_record(view: memoryview, start: int, trailer_size: int) -> _Slot:
+def _full_record(view: memoryview, start: int, room: int, trailer_size: int) -> _Slot:
     body = start + HEADER_SIZE
-    end = start + RECORD_ROOM
+    end = start + room
     middle = end - TAG_SIZE
     trailer = middle - 1 - trailer_size
     return view[start:body], view[body:trailer], view[trailer:middle], view[body:middle], view[body:end]
@@ -105,33 +117,38 @@ class _Slots:
     """The places of full records that follow each other in a buffer.
 
     Making a view costs more than copying a kilobyte, and in bulk transfers records lie at the same places again and
-    again: those that start with the buffer are kept.
+    again: those that start with the buffer are kept. `room`: bytes of one full record.
     """
 
-    __slots__ = ("_kept", "_trailer_size", "_view")
+    __slots__ = ("_kept", "_room", "_trailer_size", "_view")
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, room: int = RECORD_ROOM) -> None:
         self._view = view
+        self._room = room
         self._trailer_size = -1
         self._kept: list[_Slot] = []
 
     def places(self, start: int, count: int, trailer_size: int) -> Iterator[_Slot]:
         """The next `count` from `start` on; the caller knows that they fit."""
-        first, aside = divmod(start, RECORD_ROOM)
+        room = self._room
+        first, aside = divmod(start, room)
         if aside:
-            ends = range(start, start + count * RECORD_ROOM, RECORD_ROOM)
-            return (_full_record(self._view, at, trailer_size) for at in ends)
+            starts = range(start, start + count * room, room)
+            return (_full_record(self._view, at, room, trailer_size) for at in starts)
         kept = self._kept
         if trailer_size != self._trailer_size:
             self._trailer_size = trailer_size
             kept.clear()
         while len(kept) < first + count:
-            kept.append(_full_record(self._view, len(kept) * RECORD_ROOM, trailer_size))
+            kept.append(_full_record(self._view, len(kept) * room, room, trailer_size))
         return islice(kept, first, first + count)
 
 
 class RecordSealer:
-    """Seals records into a send buffer that grows from one record to `capacity` bytes while they are in demand."""
+    """Seals records into a send buffer that grows from one record to `capacity` bytes while they are in demand.
+
+    `max_content`: what the peer takes in a record. `padding`: records are padded to a multiple of that many bytes.
+    """
 
     __slots__ = (
         "_aead",
@@ -144,12 +161,24 @@ class RecordSealer:
         "_slots",
         "_start",
         "_view",
+        "max_content",
+        "padding",
         "sequence",
     )
 
-    def __init__(self, factory: AeadFactory, keys: TrafficKeys, capacity: int = 32 * RECORD_ROOM) -> None:
+    def __init__(
+        self,
+        factory: AeadFactory,
+        keys: TrafficKeys,
+        capacity: int = 32 * RECORD_ROOM,
+        *,
+        max_content: int = MAX_CONTENT,
+        padding: int = 1,
+    ) -> None:
         self._factory = factory
         self._capacity = max(capacity, 2 * RECORD_ROOM)
+        self.padding = padding
+        self.max_content = max_content
         self._use(bytearray())
         self._start = 0
         self._end = 0
@@ -164,6 +193,11 @@ class RecordSealer:
     @property
     def can_switch_keys(self) -> bool:
         return True
+
+    def limit_content(self, most: int) -> None:
+        """The peer has told what it takes in a record."""
+        self.max_content = most
+        self._use(self._buffer)
 
     @property
     def room(self) -> bool:
@@ -188,7 +222,7 @@ class RecordSealer:
     def _use(self, buffer: bytearray) -> None:
         self._buffer = buffer
         self._view = memoryview(buffer)
-        self._slots = _Slots(self._view)
+        self._slots = _Slots(self._view, HEADER_SIZE + self.max_content + 1 + TAG_SIZE)
 
     def _grow(self) -> None:
         size = min(self._capacity, max(2 * RECORD_ROOM, 4 * len(self._buffer)))
@@ -208,6 +242,8 @@ class RecordSealer:
             view[begin:at] = part
         view[at] = content_type
         at += 1
+        if self.padding > 1:
+            at = self._pad(body, at)
         end = at + TAG_SIZE
         size = end - body
         # RFC 8446 5.2: the outer type is application_data and the version 1.2, whatever the content.
@@ -221,30 +257,41 @@ class RecordSealer:
         self.sequence = sequence + 1
         self._end = end
 
+    def _pad(self, body: int, at: int) -> int:
+        """Zeros behind the content type, as far as the peer takes them; returns where they end."""
+        block = self.padding
+        # RFC 8446 5.4: any length of zeros, within the limit of the record; RFC 8449 section 4: which counts them.
+        padded = min(body + -(-(at - body) // block) * block, body + self.max_content + 1)
+        self._view[at:padded] = bytes(padded - at)
+        return padded
+
     def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
-        """`put` for many full records, with everything that they share done once."""
-        while self._end + len(trailers) * RECORD_ROOM > len(self._buffer) < self._capacity:
+        """`put` for many full records, with everything that they share done once. There is no room for padding."""
+        size = self.max_content
+        room = HEADER_SIZE + size + 1 + TAG_SIZE
+        while self._end + len(trailers) * room > len(self._buffer) < self._capacity:
             self._grow()
-        count = min(len(trailers), (len(self._buffer) - self._end) // RECORD_ROOM)
+        count = min(len(trailers), (len(self._buffer) - self._end) // room)
         sequence, iv = self.sequence, self._iv
         if sequence + count > self._limit:
             # RFC 8446 5.5, as in `put`.
             raise ProtocolViolation(Reason.KEY_EXHAUSTED)
         trailer_size = len(trailers[0])
-        size = MAX_CONTENT - trailer_size
+        size -= trailer_size
+        full_header = _full_header(room)
         encrypt_into = self._aead.encrypt_into
         kind = bytes((content_type,))
         at = 0
         slots = self._slots.places(self._end, count, trailer_size)
         for (header, content, end, plaintext, sealed), trailer in zip(slots, trailers, strict=False):
-            header[:] = _FULL_HEADER
+            header[:] = full_header
             content[:] = data[at : at + size]
             end[:] = trailer + kind
-            encrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), plaintext, _FULL_HEADER, sealed)
+            encrypt_into((iv ^ sequence).to_bytes(IV_SIZE, "big"), plaintext, full_header, sealed)
             sequence += 1
             at += size
         self.sequence = sequence
-        self._end += count * RECORD_ROOM
+        self._end += count * room
         return count
 
 
@@ -264,6 +311,7 @@ class RecordOpener:
         "_slots",
         "_start",
         "_view",
+        "max_content",
         "sequence",
     )
 
@@ -275,8 +323,13 @@ class RecordOpener:
         *,
         initial: int = HEADER_SIZE + MAX_CIPHERTEXT,
         capacity: int = 32 * RECORD_ROOM,
+        max_content: int = MAX_CONTENT,
     ) -> None:
-        """`invalid` is the exception by which the factory's AEADs tell that a record is not genuine."""
+        """`invalid` is the exception by which the factory's AEADs tell that a record is not genuine.
+
+        `max_content`: what was agreed that the peer puts into a record, padding included (RFC 8449).
+        """
+        self.max_content = max_content
         self._factory = factory
         self._invalid = invalid
         self._initial = max(initial, HEADER_SIZE + MAX_CIPHERTEXT)
@@ -355,7 +408,7 @@ class RecordOpener:
 
     @property
     def full_records(self) -> int:
-        return (self._end - self._start) // RECORD_ROOM
+        return (self._end - self._start) // RECORD_ROOM if self.max_content == MAX_CONTENT else 0
 
     def open_run(self, content_type: int, trailer_size: int, trailers: Iterator[bytes]) -> list[memoryview]:
         """`next_record` for many full records, with everything that they share done once."""
@@ -411,8 +464,9 @@ class RecordOpener:
 
     def _content(self, body: int, at: int) -> tuple[int, memoryview]:
         """The content type and the content of the plaintext between these places."""
-        if at - body > MAX_CONTENT + 1:
+        if at - body > self.max_content + 1:
             # RFC 8446 5.4: the full TLSInnerPlaintext must not exceed 2^14 + 1 bytes, padding included.
+            # RFC 8449 section 4: nor the limit that this end has announced; either is a record_overflow.
             raise ProtocolViolation(Reason.RECORD_OVERFLOW)
         view = self._view
         # RFC 8446 5.4: the content type is the last byte that is not zero; what follows it is padding.

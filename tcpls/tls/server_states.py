@@ -15,6 +15,7 @@ from tcpls.tls.extensions import (
     Extensions,
     ExtensionType,
     write_alpn,
+    write_record_size_limit,
     write_server_share,
     write_u16,
 )
@@ -199,6 +200,7 @@ class _Reply:
 
     def _encrypted_extensions(self, alpn: bytes | None, answer: Answer, tickets: int) -> EncryptedExtensions:
         extensions: Extensions = {}
+        config = self.server.config
         # RFC 6066 section 3: an empty server_name tells that the name was looked at.
         if self.offer.server_name is not None:
             extensions[ExtensionType.SERVER_NAME] = b""
@@ -208,6 +210,11 @@ class _Reply:
         if self.offer.tickets is not None and self.server.config.ticket_keys is not None:
             extensions[ExtensionType.TICKET_REQUEST] = bytes((tickets,))
         extensions |= self.server.ech.extensions
+        # RFC 8449 section 4: each end tells its own; RFC 6066 section 4: max_fragment_length is then ignored, as it
+        # always is here.
+        if self.offer.record_size_limit is not None and config.record_size_limit is not None:
+            extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
+            self.server.flow.limit_records(self.offer.record_size_limit, config.record_size_limit)
         for kind, contents in answer.extensions:
             if kind in PLACES or kind in extensions or kind not in self.offer.hello.extensions:
                 raise ApiMisuse(f"the extension {kind} cannot be answered: it was not offered, or is TLS's own")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tcpls
 
@@ -83,7 +83,7 @@ class Relay:
         assert self._listener is not None
         return int(self._listener.sockets[0].getsockname()[1])
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         return self
 
@@ -106,11 +106,15 @@ class Relay:
         try:
             while data := await reader.read(1 << 16):
                 await self.open.wait()
+                self.look(writer, data)
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
         except OSError:
             writer.transport.abort()
+
+    def look(self, flow: object, data: bytes) -> None:
+        """What passes, for whoever wants to know; `flow` is one for each direction."""
 
     def end(self) -> None:
         """FIN to both ends, without any close of TLS."""

@@ -172,3 +172,22 @@ def test_the_server_explains_what_is_wrong(pki: Pki, words: list[str], code: int
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--padding", "many"), 2, "--padding many"),
+        (("--padding", "flight:10"), 2, "--padding flight:10"),
+        (("--padding", "0"), 3, "multiples of 1 to 16385"),
+        (("--plain", "--record-size-limit", "63"), 3, "64 to 16385"),
+        (("--record-size-limit", "1000"), 3, "TCPLS needs more than 10240"),
+    ],
+)
+def test_records_that_nobody_can_make(
+    start_server: StartServer, run_client: RunClient, options: tuple[str, ...], code: int, words: str
+) -> None:
+    server = start_server("--echo")
+    done = run_client(server, *options)
+    assert done.code == code, done.err
+    assert words in done.err

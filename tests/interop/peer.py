@@ -37,15 +37,25 @@ def need(program: str) -> str:
 class Channel:
     """A connection whose handshake is complete: application data both ways, key updates obeyed."""
 
-    def __init__(self, sock: socket.socket, established: Established, *, is_client: bool) -> None:
+    def __init__(self, sock: socket.socket, established: Established, *, is_client: bool, padding: int = 1) -> None:
         self.established = established
         self.key_updates = 0
         self.tickets: list[NewSessionTicket] = []
         self._socket = sock
         self._read_secret, self._write_secret = established.read_secret, established.write_secret
-        self._opener = RecordOpener(ENGINE.aead, self._read_secret.keys(established.read_sequence), ENGINE.invalid_tag)
+        self._opener = RecordOpener(
+            ENGINE.aead,
+            self._read_secret.keys(established.read_sequence),
+            ENGINE.invalid_tag,
+            max_content=established.max_received,
+        )
         self._opener.feed(established.unread)
-        self._sealer = RecordSealer(ENGINE.aead, self._write_secret.keys(established.write_sequence))
+        self._sealer = RecordSealer(
+            ENGINE.aead,
+            self._write_secret.keys(established.write_sequence),
+            max_content=established.max_sent,
+            padding=padding,
+        )
         self._post = PostHandshake(is_client=is_client)
 
     def _put(self, content_type: ContentType, content: bytes) -> None:
@@ -54,7 +64,9 @@ class Channel:
         self._sealer.sent(len(self._sealer.pending))
 
     def send(self, data: bytes) -> None:
-        self._put(ContentType.APPLICATION_DATA, data)
+        most = self.established.max_sent
+        for start in range(0, len(data), most):
+            self._put(ContentType.APPLICATION_DATA, data[start : start + most])
 
     def close(self) -> None:
         self._put(ContentType.ALERT, b"\x01\x00")
@@ -139,7 +151,7 @@ def connect(port: int, config: ClientConfig) -> Iterator[Channel]:
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
         sock.settimeout(TIMEOUT)
         connection = ClientConnection(replace(config, engine=ENGINE), random=os.urandom, time=datetime.now(UTC))
-        yield Channel(sock, _handshake(sock, connection), is_client=True)
+        yield Channel(sock, _handshake(sock, connection), is_client=True, padding=config.padding.data)
 
 
 class Listener:
@@ -156,7 +168,7 @@ class Listener:
         with sock:
             sock.settimeout(TIMEOUT)
             connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom)
-            yield Channel(sock, _handshake(sock, connection), is_client=False)
+            yield Channel(sock, _handshake(sock, connection), is_client=False, padding=config.padding.data)
 
     def close(self) -> None:
         self._listener.close()

@@ -10,7 +10,7 @@ import pytest
 
 from tcpls.errors import AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.config import ClientConfig, Padding, ServerConfig
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.peer import Process, connect, free_port, listening, need, running
@@ -191,3 +191,52 @@ def test_server_meets_tls_1_2(pki: Pki) -> None:
             pass
         assert caught.value.reason is Reason.UNSUPPORTED_VERSION
         process.wait_for("protocol version")
+
+
+@pytest.mark.feature("record_size_limit", peer="GnuTLS", role="client")
+def test_client_record_size_limit(pki: Pki) -> None:
+    config = ClientConfig(NAME, pki.trust, record_size_limit=1000)
+    with gnutls_serv(pki, "p256", priority(), "--recordsize", "700") as port, connect(port, config) as channel:
+        assert (channel.established.max_sent, channel.established.max_received) == (700, 999)
+        line = b"x" * 5000 + b"\n"
+        channel.send(line)
+        # Longer records than were agreed on would be refused on arrival.
+        assert channel.receive_until(b"\n") == line
+
+
+@pytest.mark.feature("record_size_limit", peer="GnuTLS", role="server")
+def test_server_record_size_limit(pki: Pki) -> None:
+    config = replace(server_config(pki), record_size_limit=600)
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority(), "--recordsize", "700") as process,
+        listener.accept(config) as channel,
+    ):
+        assert (channel.established.max_sent, channel.established.max_received) == (700, 599)
+        process.wait_for("Handshake was completed")
+        channel.send(b"y" * 5000 + b" from here\n")
+        process.wait_for(" from here")
+        process.say("x" * 1500 + "\n")
+        # What is beyond the one record that it may send, gnutls-cli drops.
+        assert channel.receive() == b"x" * 599
+
+
+@pytest.mark.feature("padding of what is sent", peer="GnuTLS", role="client")
+def test_client_pads(pki: Pki) -> None:
+    config = ClientConfig(NAME, pki.trust, padding=Padding(handshake=1024, data=512))
+    with gnutls_serv(pki, "p256", priority()) as port, connect(port, config) as channel:
+        channel.send(b"hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+
+
+@pytest.mark.feature("padding of what is sent", peer="GnuTLS", role="server")
+def test_server_pads(pki: Pki) -> None:
+    config = replace(server_config(pki), padding=Padding(handshake=1024, data=512))
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority()) as process,
+        listener.accept(config) as channel,
+    ):
+        process.wait_for("Handshake was completed")
+        channel.send(b"hello from here\n")
+        process.wait_for("hello from here")

@@ -10,7 +10,7 @@ import pytest
 
 from tcpls.errors import Alert, AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.config import ClientConfig, Padding, ServerConfig
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.peer import Process, connect, free_port, listening, need, running
@@ -303,3 +303,39 @@ def test_server_with_nothing_in_common(pki: Pki, arguments: tuple[str, str], rea
             pass
         assert caught.value.reason is reason
         process.wait_for("fatal handshake_failure")
+
+
+@pytest.mark.feature("padding of what is sent", peer="OpenSSL", role="client")
+@pytest.mark.feature("padding of what is received", peer="OpenSSL", role="client")
+def test_client_padding(pki: Pki) -> None:
+    config = replace(client_config(pki), padding=Padding(handshake=1024, data=512))
+    with s_server(pki, "p256", "-rev", "-record_padding", "4096") as (port, _), connect(port, config) as channel:
+        channel.send(b"hello\n")
+        assert channel.receive_until(b"\n") == b"olleh\n"
+
+
+@pytest.mark.feature("padding of what is sent", peer="OpenSSL", role="server")
+@pytest.mark.feature("padding of what is received", peer="OpenSSL", role="server")
+def test_server_padding(pki: Pki) -> None:
+    config = replace(server_config(pki), padding=Padding(handshake=1024, data=512))
+    with (
+        listening() as listener,
+        s_client(listener.port, pki, "-quiet", "-record_padding", "4096") as process,
+        listener.accept(config) as channel,
+    ):
+        channel.send(b"hello from here\n")
+        process.wait_for("hello from here")
+        process.say("hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+
+
+@pytest.mark.feature("max_fragment_length, ignored", peer="OpenSSL", role="server")
+def test_server_ignores_max_fragment_length(pki: Pki) -> None:
+    with (
+        listening() as listener,
+        s_client(listener.port, pki, "-quiet", "-maxfraglen", "512") as process,
+        listener.accept(server_config(pki)) as channel,
+    ):
+        assert channel.established.max_sent == 1 << 14
+        channel.send(b"x" * 10_000 + b" from here\n")
+        process.wait_for(" from here")

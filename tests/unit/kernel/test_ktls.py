@@ -269,3 +269,14 @@ def test_a_run_is_one_call_a_record_and_stops_at_a_full_socket() -> None:
     assert sock.records == [(23, parts[0] + b"1"), (23, parts[1] + b"2")]
     assert sink.flush()
     assert sock.records[-1] == (23, parts[2] + b"3")
+
+
+def test_records_are_no_longer_than_the_peer_takes() -> None:
+    """RFC 8449: the kernel makes one record of each call, so that the calls are what has to be short."""
+    sock = ScriptedSocket(None, None, None, None, None)
+    sink = ktls.KernelSink(sock, keys_of(), 100)
+    with pytest.raises(ApiMisuse):
+        sink.put(23, bytes(101))
+    sink.put(23, bytes(100))
+    assert sink.put_run(23, memoryview(bytes(198)), [b"1", b"2"]) == 2
+    assert [len(record) for _, record in sock.records] == [100, 100, 100]

@@ -34,7 +34,8 @@ PEER = Parameters(
 class Sink:
     """Keeps every record, and the keys it was told to switch to, in order."""
 
-    def __init__(self, most: int = 10_000) -> None:
+    def __init__(self, most: int = 10_000, max_content: int = MAX_CONTENT) -> None:
+        self.max_content = max_content
         self.records: list[tuple[int, bytes]] = []
         self.keys: list[tuple[int, TrafficKeys]] = []
         self.most = most
@@ -50,11 +51,11 @@ class Sink:
 
     def put(self, content_type: int, *parts: Buffer) -> None:
         content = b"".join(bytes(part) for part in parts)
-        assert len(content) <= 1 << 14
+        assert len(content) <= self.max_content
         self.records.append((content_type, content))
 
     def put_run(self, content_type: int, data: memoryview, trailers: Sequence[bytes]) -> int:
-        count, size = 0, MAX_CONTENT - len(trailers[0])
+        count, size = 0, self.max_content - len(trailers[0])
         for trailer in trailers:
             if not self.room:
                 break

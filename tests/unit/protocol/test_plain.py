@@ -234,3 +234,17 @@ def test_hostile_records_are_refused() -> None:
     core = server()
     give_raw(core, bytes((2, 40)), 21)
     assert core.ended
+
+
+@pytest.mark.clause("RFC 8449 4")
+@pytest.mark.parametrize("limit", [63, 1000])
+def test_records_are_no_longer_than_the_peer_takes(limit: int) -> None:
+    core, sink = server(), Sink(max_content=limit)
+    data = bytes(range(256)) * 100
+    core.send(0, data, 0.0)
+    core.finish(0)
+    core.transmit(0, sink, 0.0)
+    *records, last = sink.records
+    assert last == (21, CLOSE_NOTIFY)
+    assert b"".join(content for _, content in records) == data
+    assert {len(content) for _, content in records[:-1]} == {limit}
