@@ -61,7 +61,7 @@ class MiniTrustStore:
     @classmethod
     def from_pem(cls, pem: bytes, source: str) -> MiniTrustStore:
         """The certificates of a PEM file; `source` is what errors call it."""
-        return cls(_certificates(pem, f"{source}: no certificates in PEM form"))
+        return cls(_certificates(pem, source, "no certificates"))
 
     def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
         try:
@@ -72,13 +72,13 @@ class MiniTrustStore:
         check_name(parsed[0], name)
 
 
-def _certificates(pem: bytes, complaint: str) -> list[Certificate]:
+def _certificates(pem: bytes, source: str, none: str) -> list[Certificate]:
     try:
         found = [Certificate.parse(der) for der in pem_blocks(pem, b"CERTIFICATE")]
-    except DerError:
-        found = []
+    except DerError as error:
+        raise ConfigurationError(f"{source}: a certificate that is not well formed ({error})") from None
     if not found:
-        raise ConfigurationError(complaint)
+        raise ConfigurationError(f"{source}: {none} in PEM form")
     return found
 
 
@@ -130,7 +130,7 @@ def identity_from_pem(
     private_key: str = "private key",
 ) -> Identity:
     """As `credentials.identity_from_pem`."""
-    chain = _certificates(chain_pem, f"{certificate}: no certificate in PEM form")
+    chain = _certificates(chain_pem, certificate, "no certificate")
     signer = _load_signer(key_pem, password, private_key)
     try:
         key = read_public_key(chain[0].public_key)
