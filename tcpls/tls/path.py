@@ -23,8 +23,8 @@ from tcpls.tls.x509_extensions import (
     is_host_name,
 )
 
-MAX_PATH = 8
-"""Certificates in a path, the authority's included: what `cryptography`'s verifier allows as well."""
+MAX_PATH = 10
+"""Certificates in a path: the end's, eight between, the authority's. `cryptography`'s verifier allows as many."""
 
 MAX_SIGNATURES = 100
 MAX_COMPARISONS = 250_000
