@@ -115,3 +115,27 @@ def test_our_client_reads_a_gnutls_echo(pki: Pki, run_client: RunClient, tmp_pat
     finally:
         process.kill()
         process.wait()
+
+
+def test_curl_resumes(start_server: StartServer, pki: Pki, tmp_path: Path) -> None:
+    """Two connections of one curl, because the server closes each behind its answer to a request that wants that."""
+    server = start_server("--root", tmp_path)
+    url = f"https://localhost:{server.port}/17"
+    done = subprocess.run(
+        [_tool("curl"), "-sS", "--fail", "--max-time", "30", "--tlsv1.3", "--cacert", str(pki.ca), "-H",
+         "Connection: close", "--resolve", f"localhost:{server.port}:127.0.0.1", "-o", "/dev/null", "-o", "/dev/null",
+         url, url],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    server.wait_for("session 1: TLS 1.3, .*, ecdsa_secp256r1_sha256")
+    server.wait_for("session 2: TLS 1.3, .*, resumed")
+
+
+def test_our_client_resumes_at_an_ordinary_server(pki: Pki, run_client: RunClient, tmp_path: Path) -> None:
+    (tmp_path / "page.txt").write_bytes(b"x" * 1000)
+    with _openssl_server(pki, "-WWW", cwd=tmp_path) as port:
+        for how in ("ecdsa_secp256r1_sha256", "resumed", "resumed"):
+            done = run_client(port, "-s", "tickets", "get", "page.txt", "-")
+            assert (done.code, done.out) == (0, b"x" * 1000), done.err
+            assert done.err.splitlines()[0].endswith(how), done.err

@@ -7,10 +7,11 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ import pytest
 from tcpls.errors import AlertReceived, TCPLSError
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
-from tcpls.tls.messages import KeyUpdate, NewSessionTicket
+from tcpls.tls.messages import KeyUpdate
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
+from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 
 TIMEOUT = 20.0
@@ -40,7 +42,8 @@ class Channel:
     def __init__(self, sock: socket.socket, established: Established, *, is_client: bool, padding: int = 1) -> None:
         self.established = established
         self.key_updates = 0
-        self.tickets: list[NewSessionTicket] = []
+        self.tickets: list[Ticket] = []
+        """Those that came so far: servers send them ahead of their first data."""
         self._socket = sock
         self._read_secret, self._write_secret = established.read_secret, established.write_secret
         self._opener = RecordOpener(
@@ -109,14 +112,16 @@ class Channel:
 
     def _handshake(self, content: memoryview) -> None:
         for message in self._post.receive(content):
-            if isinstance(message, NewSessionTicket):
-                self.tickets.append(message)
-            elif isinstance(message, KeyUpdate):
+            if isinstance(message, KeyUpdate):
                 self.key_updates += 1
                 self._read_secret = self._read_secret.next()
                 self._opener.switch_keys(self._read_secret.keys())
                 if message.request:
                     self.update_keys(request=False)
+            else:
+                ticket = self.established.ticket(message, time.time())
+                assert ticket is not None
+                self.tickets.append(ticket)
 
     def receive_until(self, ending: bytes) -> bytes:
         received = b""
@@ -163,11 +168,13 @@ class Listener:
         self.port: int = self._listener.getsockname()[1]
 
     @contextmanager
-    def accept(self, config: ServerConfig) -> Iterator[Channel]:
+    def accept(self, config: ServerConfig, later: timedelta = timedelta(0)) -> Iterator[Channel]:
+        """`later`: how far the server's clock is ahead."""
         sock, _ = self._listener.accept()
         with sock:
             sock.settimeout(TIMEOUT)
-            connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom)
+            now = datetime.now(UTC) + later
+            connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom, time=now)
             yield Channel(sock, _handshake(sock, connection), is_client=False, padding=config.padding.data)
 
     def close(self) -> None:

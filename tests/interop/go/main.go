@@ -2,7 +2,7 @@
 //
 // It says which address it listens on, then per connection "group 4588" (the code point) once the handshake is
 // complete, and "ech true resumed false", or "error ..." when it fails. The server sends back what it receives. The
-// client sends one line and prints the answer; with -again it does so twice, and resumes if it can.
+// client sends one line and prints the answer, on as many connections as it is told, and resumes if it can.
 package main
 
 import (
@@ -82,14 +82,15 @@ func main() {
 	ca := flag.String("ca", "", "PEM authorities of a client")
 	name := flag.String("name", "", "the server's name, of a client")
 	connect := flag.String("connect", "", "be a client of this address")
-	again := flag.Bool("again", false, "connect a second time, with what the first has left")
+	connections := flag.Int("connections", 1, "of a client, one after the other")
+	noTickets := flag.Bool("no-tickets", false, "neither give nor take session tickets")
 	ech := flag.String("ech", "", "ECHConfigList of a client, in base64")
 	echCurrent := flag.String("ech-keys", "", "PEM files of a server's keys for Encrypted ClientHello, comma-separated")
 	echOld := flag.String("ech-old-keys", "", "the same, of keys that clients are not told any more")
 	flag.Parse()
 	// Nothing that these tests start may outlive them.
 	time.AfterFunc(time.Minute, func() { os.Exit(3) })
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: *noTickets}
 	for _, group := range list(*groups) {
 		code, err := strconv.ParseUint(group, 0, 16)
 		check(err)
@@ -102,8 +103,7 @@ func main() {
 	}
 	echConfigs(config, *ech)
 	trust(config, *ca, *name)
-	ask(config, *connect)
-	if *again {
+	for range *connections {
 		ask(config, *connect)
 	}
 }
