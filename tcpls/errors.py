@@ -92,6 +92,7 @@ class Reason(enum.Enum):
     BAD_KEY_UPDATE = "a KeyUpdate asks for something that does not exist"
     TOO_MANY_KEY_UPDATES = "too many key updates"
     TOO_MANY_MESSAGES = "too many messages after the handshake"
+    TOO_MUCH_EARLY_DATA = "more early data came than was allowed"
     CONNECTION_CLOSED = "the connection ended during the handshake"
 
     # Certificates.
@@ -157,6 +158,8 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.BAD_KEY_UPDATE: Alert.ILLEGAL_PARAMETER,
     Reason.TOO_MANY_KEY_UPDATES: Alert.UNEXPECTED_MESSAGE,
     Reason.TOO_MANY_MESSAGES: Alert.UNEXPECTED_MESSAGE,
+    # RFC 8446 4.2.10.
+    Reason.TOO_MUCH_EARLY_DATA: Alert.UNEXPECTED_MESSAGE,
     Reason.CONNECTION_CLOSED: Alert.CLOSE_NOTIFY,
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,

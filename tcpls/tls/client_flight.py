@@ -9,6 +9,7 @@ from hmac import compare_digest
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.client_hello import Client
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.engine import PublicKey
 from tcpls.tls.extensions import (
     MAX_RECORD_SIZE_LIMIT,
@@ -28,6 +29,7 @@ from tcpls.tls.messages import (
     CertificateVerify,
     ClientHello,
     EncryptedExtensions,
+    EndOfEarlyData,
     Finished,
     HandshakeType,
     Message,
@@ -85,6 +87,7 @@ class ExpectEncryptedExtensions:
         self._limit_records(extensions)
         extra = {kind: contents for kind, contents in extensions.items() if kind not in PLACES}
         self.agreed.client.ech.told(extensions.get(ExtensionType.ENCRYPTED_CLIENT_HELLO))
+        self._read_early_data(extensions, alpn)
         self.agreed.client.flow.transcript.add(message.raw)
         awaited = ExpectCertificate(self.agreed, alpn, extra)
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
@@ -100,6 +103,24 @@ class ExpectEncryptedExtensions:
         if announced > MAX_RECORD_SIZE_LIMIT:
             raise HandshakeError(Reason.BAD_VALUE, f"a record_size_limit of {announced}")
         client.flow.limit_records(announced, own)
+
+    def _read_early_data(self, extensions: Extensions, alpn: bytes | None) -> None:
+        agreed, flow, ticket = self.agreed, self.agreed.client.flow, self.agreed.client.config.ticket
+        contents = extensions.get(ExtensionType.EARLY_DATA)
+        if contents is None:
+            if flow.early_data is EarlyData.OFFERED:
+                flow.early_data = EarlyData.REFUSED
+                if flow.end_of_early_data:
+                    flow.write_with(Epoch.HANDSHAKE, agreed.secrets.client)
+            return
+        # RFC 8446 4.2.10: in EncryptedExtensions it is empty.
+        if contents:
+            raise HandshakeError(Reason.BAD_LENGTH, "early_data")
+        # RFC 8446 4.2.11: early data is accepted with the first key alone. 4.2.10: and with the suite and the
+        # application protocol of its session.
+        if ticket is None or not agreed.resumes or ticket.suite is not agreed.suite or ticket.alpn != alpn:
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, "early data with another key, suite or application protocol")
+        flow.early_data = EarlyData.ACCEPTED
 
     def _read_alpn(self, extensions: Extensions) -> bytes | None:
         contents = extensions.get(ExtensionType.ALPN)
@@ -190,6 +211,10 @@ class ExpectFinished:
         flow.transcript.add(message.raw)
         secrets = agreed.secrets.application(flow.transcript.digest())
         flow.log_application(secrets)
+        if flow.early_data is EarlyData.ACCEPTED and flow.end_of_early_data:
+            # RFC 8446 4.5: the last thing under the keys of early data.
+            flow.send(EndOfEarlyData().write(), epoch=Epoch.EARLY)
+            flow.write_with(Epoch.HANDSHAKE, agreed.secrets.client)
         if self.before.requested:
             # RFC 8446 4.4.2: a client that has no certificate says so with an empty list.
             flow.send(Certificate(b"", ()).write())
@@ -215,6 +240,8 @@ class ExpectFinished:
                 resumed=agreed.resumes,
                 psk_identity=None if agreed.psk is None or agreed.resumes else agreed.psk.identity,
                 ech=agreed.client.ech.status,
+                early_data=flow.early_data,
+                early_exporter=flow.early_exporter if flow.early_data.accepted else None,
             )
         )
         return Complete()

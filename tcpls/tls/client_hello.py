@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
 from tcpls.tls.config import ClientConfig, is_address
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import NO_ECH, ClientEch, Rejected
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
@@ -22,7 +23,7 @@ from tcpls.tls.extensions import (
     write_record_size_limit,
     write_server_name,
 )
-from tcpls.tls.flow import Flow
+from tcpls.tls.flow import Epoch, Flow
 from tcpls.tls.key_schedule import BinderKind
 from tcpls.tls.messages import (
     ClientHello,
@@ -69,6 +70,23 @@ class Client:
         )
         return ticket if good else None
 
+    @property
+    def early_ticket(self) -> Ticket | EarlyData:
+        """The ticket to send early data with, or why there is none."""
+        config, ticket = self.config, self.resumes
+        if not config.early_data:
+            return EarlyData.NOT_ASKED
+        if ticket is None:
+            return EarlyData.NO_TICKET
+        if not ticket.max_early_data:
+            return EarlyData.NOT_ALLOWED
+        # RFC 8446 4.2.10: early data goes with the suite and the application protocol of the ticket's session.
+        if ticket.suite not in config.suites:
+            return EarlyData.OTHER_SUITE
+        if ticket.alpn is not None and ticket.alpn not in config.alpn:
+            return EarlyData.OTHER_PROTOCOL
+        return ticket
+
     def psks(self, suite: CipherSuite | None) -> tuple[PreSharedKey, ...]:
         """The keys to offer. RFC 8446 4.1.4: after a retry, those that do not fit its `suite` are left out."""
         ticket, config = self.resumes, self.config
@@ -84,7 +102,9 @@ class Client:
         return ticket.obfuscated_age(self.time.timestamp())
 
 
-def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare]) -> Extensions:
+def write_hello_extensions(
+    config: ClientConfig, shares: Collection[PrivateShare], *, early: bool = False
+) -> Extensions:
     extensions: Extensions = {}
     if config.server_name is not None and not is_address(config.server_name):
         extensions[ExtensionType.SERVER_NAME] = write_server_name(config.server_name)
@@ -105,6 +125,8 @@ def write_hello_extensions(config: ClientConfig, shares: Collection[PrivateShare
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     if config.record_size_limit is not None:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
+    if early:
+        extensions[ExtensionType.EARLY_DATA] = b""
     extensions.update(config.extra_extensions)
     return extensions
 
@@ -132,3 +154,13 @@ def send_hello(client: Client, hello: ClientHello, psks: tuple[PreSharedKey, ...
     message = hello.write()
     client.ech.send(client.flow, bind(client.flow.engine, client.flow.transcript, message, psks) if psks else message)
     return hello
+
+
+def send_early_secret(client: Client) -> None:
+    """Behind a ClientHello that offers early data: what it is protected with."""
+    flow, ticket = client.flow, client.early_ticket
+    if isinstance(ticket, EarlyData):
+        flow.early_data = ticket
+        return
+    flow.early_data, flow.max_early_data = EarlyData.OFFERED, ticket.max_early_data
+    flow.write_with(Epoch.EARLY, flow.early(ticket.psk.early_secrets(flow.engine)))

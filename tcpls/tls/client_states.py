@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.client_flight import Agreed, ExpectEncryptedExtensions
-from tcpls.tls.client_hello import Client, second_hello, send_hello, write_hello_extensions
+from tcpls.tls.client_hello import Client, second_hello, send_early_secret, send_hello, write_hello_extensions
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import offer_ech
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
@@ -38,6 +39,7 @@ from tcpls.tls.psk import (
     PskMode,
 )
 from tcpls.tls.suites import SUITE_BY_CODE, CipherSuite
+from tcpls.tls.tickets import Ticket
 
 _DOWNGRADES = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 
@@ -51,11 +53,14 @@ def start(client: Client) -> State:
     session_id = random(32) if config.middlebox_compatibility else b""
     shares = client_shares(config.engine, config.groups, config.shares, random)
     suites = tuple(suite.code for suite in config.suites)
-    hello = ClientHello(client_random, session_id, suites, write_hello_extensions(config, shares.values()))
+    extensions = write_hello_extensions(config, shares.values(), early=isinstance(client.early_ticket, Ticket))
+    hello = ClientHello(client_random, session_id, suites, extensions)
     client.flow.client_random = client_random
     client.flow.compatible = config.middlebox_compatibility
     psks = client.psks(None)
-    return ExpectServerHello(client, send_hello(client, hello, psks), shares, psks=psks)
+    hello = send_hello(client, hello, psks)
+    send_early_secret(client)
+    return ExpectServerHello(client, hello, shares, psks=psks)
 
 
 @dataclass(slots=True)
@@ -110,6 +115,9 @@ class ExpectServerHello:
         elif cookie is None:
             # RFC 8446 4.1.4: a request that would change nothing in the ClientHello is an illegal_parameter.
             raise HandshakeError(Reason.POINTLESS_RETRY)
+        # RFC 8446 4.2.10: a HelloRetryRequest refuses early data.
+        if flow.early_data is EarlyData.OFFERED:
+            flow.early_data = EarlyData.RETRIED
         flow.transcript.retry(suite)
         flow.transcript.add(message.raw)
         psks = client.psks(suite)
@@ -126,10 +134,15 @@ class ExpectServerHello:
         early = EarlySecrets.derive(flow.engine, suite, None if psk is None else psk.key)
         secrets = early.handshake(shared, flow.transcript.digest())
         flow.log_handshake(secrets)
-        flow.write_with(Epoch.HANDSHAKE, secrets.client)
-        flow.read_with(Epoch.HANDSHAKE, secrets.server)
         group = None if share is None else share.group
         agreed = Agreed(self.client, self.hello, suite, group, secrets, self.retried_suite is not None, psk)
+        # RFC 8446 4.2.10: with the first key alone, which is the ticket's.
+        if flow.early_data is EarlyData.OFFERED and not agreed.resumes:
+            flow.early_data = EarlyData.NOT_RESUMED
+        # Where a message ends early data, that goes on until it is known not to be accepted.
+        if flow.early_data is not EarlyData.OFFERED or not flow.end_of_early_data:
+            flow.write_with(Epoch.HANDSHAKE, secrets.client)
+        flow.read_with(Epoch.HANDSHAKE, secrets.server)
         return ExpectEncryptedExtensions(agreed)
 
     def _chosen_psk(self, answer: ServerHello, suite: CipherSuite) -> PreSharedKey | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
+from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
 from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
@@ -118,7 +119,7 @@ class ClientConfig:
     `groups`: the default is what the engine has. `shares`: how many of them get a key share in the first ClientHello;
     None: the first, and with a hybrid also its curve alone. `ticket` resumes a session, if it is still good for
     this server; `psks` are offered behind it. `tickets` is how many new tickets are asked for; 0 says that none are
-    of use, unless there is something to resume.
+    of use, unless there is something to resume. `early_data`: to offer it, if the ticket allows it.
     """
 
     server_name: str | None
@@ -143,6 +144,7 @@ class ClientConfig:
     record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
     """Bytes of content, type and padding that a protected record to this end may have (RFC 8449); None: not said."""
     padding: Padding = NO_PADDING
+    early_data: bool = False
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -207,6 +209,8 @@ class ServerConfig:
     record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
     """As a client's; told to clients that tell theirs."""
     padding: Padding = NO_PADDING
+    early_data: EarlyDataPolicy | None = None
+    """With it, tickets allow early data, and it is accepted."""
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):
@@ -217,5 +221,7 @@ class ServerConfig:
         _check_record_size_limit(self.record_size_limit)
         if not self.suites:
             raise ConfigurationError("at least one cipher suite is needed")
+        if self.early_data is not None and self.ticket_keys is None:
+            raise ConfigurationError("early data needs tickets")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
         _check_alpn(self.alpn)

@@ -8,6 +8,8 @@ from datetime import datetime
 from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.config import NO_PADDING, ClientConfig, Padding, ServerConfig
+from tcpls.tls.early_data import EarlyData
+from tcpls.tls.early_records import EarlyReader, EarlyWriter
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
@@ -28,8 +30,9 @@ _CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
 MAX_CHANGE_CIPHER_SPECS = 4
 """Records that are dropped. A compatible peer sends one, or two around early data (RFC 8446 D.4)."""
 
-MAX_EARLY_DATA = 1 << 16
-"""Bytes of refused early data that are skipped. No ticket of ours ever allowed any (RFC 8446 4.2.10)."""
+MAX_SKIPPED = 1 << 16
+"""Bytes of refused early data that are skipped besides those that a ticket of ours may allow (RFC 8446 4.2.10): what
+is around them, and what a ticket of another server allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Established:
 
     `group` and `signature_scheme` are "" where there was none: with a pre-shared key. `resumed`: by a ticket;
     `psk_identity`: of the external key that was used. `remembered`: what the ticket held of the application's own.
+    `early_data`: what became of it, and why; `early_exporter` is there when it was accepted.
     """
 
     suite: CipherSuite
@@ -60,6 +64,8 @@ class Established:
     psk_identity: bytes | None
     remembered: bytes = field(repr=False)
     ech: EchStatus
+    early_data: EarlyData
+    early_exporter: Exporter | None = field(repr=False)
     max_sent: int = MAX_CONTENT
     """Bytes of content that the peer takes in one record (RFC 8449)."""
     max_received: int = MAX_CONTENT
@@ -102,11 +108,19 @@ class TLSConnection:
         self._sent_any = False
         self._dropped = 0
         self._skipped = 0
+        self._most_skipped = MAX_SKIPPED
+        self._early_writer: EarlyWriter | None = None
+        self._early_reader: EarlyReader | None = None
         self._perform()
 
     @property
     def handshake_complete(self) -> bool:
         return self._outcome is not None
+
+    @property
+    def early_data(self) -> EarlyData:
+        """What has become of early data so far."""
+        return self._handshake.early_data
 
     def data_to_send(self) -> bytes:
         """Drains. Alerts are here too, after `receive_data` raised."""
@@ -172,6 +186,8 @@ class TLSConnection:
             ech=outcome.ech,
             max_sent=self._handshake.max_sent,
             max_received=self._handshake.max_received,
+            early_data=outcome.early_data,
+            early_exporter=outcome.early_exporter,
         )
 
     # Receiving
@@ -201,7 +217,7 @@ class TLSConnection:
     def _check_outer_type(self, outer_type: int) -> None:
         if self._opener is None:
             expected = outer_type in (ContentType.HANDSHAKE, ContentType.ALERT) or (
-                outer_type == ContentType.APPLICATION_DATA and self._handshake.early_data
+                outer_type == ContentType.APPLICATION_DATA and self._handshake.skips_early_data
             )
         else:
             # The peer that refuses our first flight has no keys to protect its alert with.
@@ -239,19 +255,21 @@ class TLSConnection:
             opened = opener.next_record()
         except ProtocolViolation as error:
             # RFC 8446 4.2.10: what cannot be opened at first is the early data that this end has refused.
-            if error.reason is not Reason.BAD_RECORD_MAC or not self._handshake.early_data or self._opened_any:
+            skips = self._handshake.skips_early_data and not self._opened_any
+            if error.reason is not Reason.BAD_RECORD_MAC or not skips:
                 raise
             opener.discard()
             self._skip(record)
             return
-        self._opened_any = True
+        # The peer that sends early data has no keys for an alert about our flight either.
+        self._opened_any = self._handshake.read_epoch is not Epoch.EARLY
         if opened is not None:
             self._receive_content(*opened)
 
     def _skip(self, record: bytes) -> None:
         self._skipped += len(record)
-        if self._skipped > MAX_EARLY_DATA:
-            raise HandshakeError(Reason.UNEXPECTED_RECORD, "too much early data")
+        if self._skipped > self._most_skipped:
+            raise HandshakeError(Reason.TOO_MUCH_EARLY_DATA)
 
     def _receive_content(self, content_type: int, content: memoryview) -> None:
         if content_type == ContentType.HANDSHAKE:
@@ -270,6 +288,13 @@ class TLSConnection:
             if len(content) != 2:
                 raise HandshakeError(Reason.BAD_LENGTH, "alert")
             raise AlertReceived(content[1])
+        elif self._early_reader is not None and self._handshake.read_epoch is Epoch.EARLY:
+            if content_type != ContentType.APPLICATION_DATA:
+                raise HandshakeError(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
+            # RFC 8446 5.1: no other content between the parts of a message.
+            if self._handshake.incomplete:
+                raise HandshakeError(Reason.UNEXPECTED_RECORD, "within a handshake message")
+            self._early_reader.receive(content)
         else:
             # RFC 8446 2: application data must not come before Finished. 5: nor a protected change_cipher_spec.
             raise HandshakeError(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
@@ -282,6 +307,9 @@ class TLSConnection:
         for event in self._handshake.events():
             if isinstance(event, MessageToSend):
                 self._before_message(flight)
+                if event.epoch is Epoch.INITIAL:
+                    # RFC 8446 4.1.4: a retry's ClientHello goes out in plaintext, even behind early data.
+                    self._early_writer = self._sealer = None
                 flight += event.data
                 self._after_message(flight)
                 continue
@@ -289,13 +317,12 @@ class TLSConnection:
             if isinstance(event, WriteSecret):
                 self._write_with(event)
             elif isinstance(event, ReadSecret):
-                # The application's records are for the layer above to open.
-                if event.epoch is Epoch.HANDSHAKE:
-                    self._opener = RecordOpener(self._engine.aead, event.secret.keys(), self._engine.invalid_tag)
+                self._read_with(event)
             else:
                 self._outcome = event
         self._flush(flight)
-        if self._opener is not None:
+        # RFC 8449 section 4: early data is sent before the client knows this end's limit.
+        if self._opener is not None and self._handshake.read_epoch is not Epoch.EARLY:
             self._opener.max_content = self._handshake.max_received
 
     def _before_message(self, flight: bytearray) -> None:
@@ -304,13 +331,27 @@ class TLSConnection:
     def _after_message(self, flight: bytearray) -> None:
         """What the role sends behind a message."""
 
+    def _read_with(self, event: ReadSecret) -> None:
+        # The application's records are for the layer above to open; but not the early ones.
+        if event.epoch is Epoch.APPLICATION:
+            return
+        self._opener = RecordOpener(self._engine.aead, event.secret.keys(), self._engine.invalid_tag)
+        if event.epoch is Epoch.EARLY:
+            self._early_reader = EarlyReader(self._handshake.max_early_data)
+
     def _write_with(self, event: WriteSecret) -> None:
         keys = event.secret.keys()
+        if event.epoch is Epoch.EARLY:
+            # RFC 8446 D.4: with early data, it stands right behind the first ClientHello.
+            self._send_change_cipher_spec(bytearray())
         if self._sealer is None:
             self._sealer = RecordSealer(self._engine.aead, keys)
         else:
             self._sealer.switch_keys(keys)
-        self._sealer.padding = self._padding.data if event.epoch is Epoch.APPLICATION else self._padding.handshake
+        early = event.epoch is Epoch.EARLY
+        application = early or event.epoch is Epoch.APPLICATION
+        self._sealer.padding = self._padding.data if application else self._padding.handshake
+        self._early_writer = EarlyWriter(self._sealer, self._handshake.max_early_data) if early else None
 
     def _flush(self, flight: bytearray) -> None:
         if flight:
@@ -346,12 +387,29 @@ class TLSConnection:
 
 
 class ClientConnection(TLSConnection):
-    """`time`: at which certificates are judged, aware of its zone. The ClientHello is in `data_to_send` at once."""
+    """`time`: at which certificates are judged, aware of its zone. The ClientHello is in `data_to_send` at once.
+
+    Early data may follow it, by `send_early`, as long as there is `early_room`; whether the server took it is known
+    when the handshake is complete (`Established.early_data`), and when not, everything is to be sent again.
+    """
 
     def __init__(self, config: ClientConfig, *, random: Random, time: datetime, key_log: KeyLog = NULL_KEY_LOG) -> None:
         handshake = ClientHandshake(config, random=random, time=time, key_log=key_log)
         super().__init__(handshake, config.engine, config.padding)
         self._peer_spoke = True
+
+    @property
+    def early_room(self) -> int:
+        """Bytes of early data that may be sent now: none where it is not offered, or is over."""
+        return 0 if self._early_writer is None else self._early_writer.room
+
+    def send_early(self, data: bytes) -> int:
+        """How many bytes of `data` go out as early data: what there is room for. Up to a full record is one record."""
+        if self._early_writer is None:
+            return 0
+        before = self._early_writer.room
+        self._outbound += self._early_writer.seal(data)
+        return before - self._early_writer.room
 
     def _before_message(self, flight: bytearray) -> None:
         # RFC 8446 D.4: ahead of the client's second flight.
@@ -360,7 +418,12 @@ class ClientConnection(TLSConnection):
 
 
 class ServerConnection(TLSConnection):
-    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets."""
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets.
+
+    Early data that is accepted comes out of `early_records` before the handshake is complete. Whoever sent it is not
+    known to be there: it may be a replay to another server, so that nothing is to be done for it that may not be done
+    twice (RFC 8446 section 8).
+    """
 
     def __init__(
         self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
@@ -368,6 +431,12 @@ class ServerConnection(TLSConnection):
         handshake = ServerHandshake(config, random=random, time=time, key_log=key_log)
         super().__init__(handshake, config.engine, config.padding)
         self._sent_any = True
+        if config.early_data is not None:
+            self._most_skipped += config.early_data.limit
+
+    def early_records(self) -> list[bytes]:
+        """The contents of the records of early data that have come. Drains."""
+        return [] if self._early_reader is None else self._early_reader.take()
 
     def _after_message(self, flight: bytearray) -> None:
         # RFC 8446 D.4: behind the server's first message.

@@ -9,10 +9,13 @@ from typing import Protocol
 
 from tcpls.observe import KeyLog
 from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.key_schedule import (
     ApplicationSecrets,
+    EarlySecrets,
+    EarlyTrafficSecret,
     Exporter,
     HandshakeSecrets,
     HandshakeTrafficSecret,
@@ -24,11 +27,15 @@ from tcpls.tls.record import MAX_CONTENT
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.transcript import Transcript
 
+Secret = EarlyTrafficSecret | HandshakeTrafficSecret | TrafficSecret
+"""Of one direction in one epoch."""
+
 
 class Epoch(enum.Enum):
-    """Which keys protect a message. There is no early data, and so no epoch for it."""
+    """Which keys protect a message. Of the handshake, only EndOfEarlyData is in the epoch of early data."""
 
     INITIAL = "initial"
+    EARLY = "early"
     HANDSHAKE = "handshake"
     APPLICATION = "application"
 
@@ -43,10 +50,13 @@ class MessageToSend:
 
 @dataclass(frozen=True, slots=True)
 class WriteSecret:
-    """Everything after this is sent with keys of this secret."""
+    """Everything after this is sent with keys of this secret.
+
+    In the epoch of early data that is the application's, until the next secret, or a message in another epoch.
+    """
 
     epoch: Epoch
-    secret: HandshakeTrafficSecret | TrafficSecret
+    secret: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class ReadSecret:
     """Everything after the message being received is protected with keys of this secret."""
 
     epoch: Epoch
-    secret: HandshakeTrafficSecret | TrafficSecret
+    secret: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Outcome:
 
     `group` is None for psk_ke, `signature_scheme` for a handshake without certificates, which was authenticated by a
     ticket (`resumed`) or by an external key (`psk_identity`). `verified`: the client knows who the server is.
-    `remembered`: what the ticket held of the application's own.
+    `remembered`: what the ticket held of the application's own. `early_exporter` is there when early data was accepted.
     """
 
     suite: CipherSuite
@@ -83,6 +93,8 @@ class Outcome:
     psk_identity: bytes | None = None
     remembered: bytes = field(default=b"", repr=False)
     ech: EchStatus = EchStatus.NOT_OFFERED
+    early_data: EarlyData = EarlyData.NOT_ASKED
+    early_exporter: Exporter | None = field(default=None, repr=False)
 
 
 FlowEvent = MessageToSend | WriteSecret | ReadSecret | Outcome
@@ -91,18 +103,25 @@ FlowEvent = MessageToSend | WriteSecret | ReadSecret | Outcome
 class Flow:
     """One handshake's transcript and its events. The states write to it."""
 
-    def __init__(self, engine: CryptoEngine, key_log: KeyLog) -> None:
+    def __init__(self, engine: CryptoEngine, key_log: KeyLog, *, end_of_early_data: bool = True) -> None:
         self.engine = engine
         self.transcript = Transcript(engine)
         self.client_random = b""
         self.read_epoch = Epoch.INITIAL
         self.compatible = False
         """Whether change_cipher_spec records are to be sent (RFC 8446 D.4)."""
-        self.early_data = False
+        self.end_of_early_data = end_of_early_data
+        """Whether a message ends early data. In QUIC, none does (RFC 9001 section 8.3)."""
+        self.skips_early_data = False
         """Whether the client sends early data, which this end refuses and so has to skip (RFC 8446 4.2.10)."""
         self.max_sent = MAX_CONTENT
         self.max_received = MAX_CONTENT
         """Bytes of content in a protected record, that the peer takes and that this end does (RFC 8449)."""
+        self.early_data = EarlyData.NOT_ASKED
+        """What has become of early data so far."""
+        self.max_early_data = 0
+        """Bytes of early data that the ticket allows, when it is offered or accepted."""
+        self.early_exporter: Exporter | None = None
         self.flight_over = False
         """Whether the peer has nothing more to say before it has read an answer that goes out now."""
         self._key_log = key_log
@@ -114,18 +133,31 @@ class Flow:
         events, self._events = self._events, []
         return events
 
-    def send(self, message: bytes, hashed: bytes | None = None) -> None:
-        """`hashed`: what the transcript takes in place of a message that only wraps it (RFC 9849 6.1.5)."""
-        self.transcript.add(message if hashed is None else hashed)
-        self._events.append(MessageToSend(self._write_epoch, message))
+    def send(self, message: bytes, hashed: bytes | None = None, *, epoch: Epoch | None = None) -> None:
+        """`hashed`: what the transcript takes in place of a message that only wraps it (RFC 9849 6.1.5).
 
-    def write_with(self, epoch: Epoch, secret: HandshakeTrafficSecret | TrafficSecret) -> None:
-        self._write_epoch = epoch
+        `epoch`: None for that of the last `write_with`, early data aside.
+        """
+        self.transcript.add(message if hashed is None else hashed)
+        self._events.append(MessageToSend(epoch or self._write_epoch, message))
+
+    def write_with(self, epoch: Epoch, secret: Secret) -> None:
+        # What follows a ClientHello with early data may be another one in plaintext.
+        if epoch is not Epoch.EARLY:
+            self._write_epoch = epoch
         self._events.append(WriteSecret(epoch, secret))
 
-    def read_with(self, epoch: Epoch, secret: HandshakeTrafficSecret | TrafficSecret) -> None:
+    def read_with(self, epoch: Epoch, secret: Secret) -> None:
         self.read_epoch = epoch
         self._events.append(ReadSecret(epoch, secret))
+
+    def early(self, secrets: EarlySecrets) -> EarlyTrafficSecret:
+        """The secret of early data, for the transcript that ends with the ClientHello; logged, as its exporter is."""
+        digest = self.transcript.digest_with(secrets.suite, b"")
+        traffic, self.early_exporter = secrets.traffic(digest), secrets.exporter(digest)
+        self._key_log.secret("CLIENT_EARLY_TRAFFIC_SECRET", self.client_random, traffic.secret)
+        self._key_log.secret("EARLY_EXPORTER_SECRET", self.client_random, self.early_exporter.secret)
+        return traffic
 
     def complete(self, outcome: Outcome) -> None:
         self._events.append(outcome)

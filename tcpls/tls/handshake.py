@@ -9,6 +9,7 @@ from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.client_hello import Client
 from tcpls.tls.client_states import start
 from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.flow import Epoch, Flow, FlowEvent, State
 from tcpls.tls.messages import Reassembly
 from tcpls.tls.server_finish import Server
@@ -37,8 +38,8 @@ class Handshake:
         return self._flow.compatible
 
     @property
-    def early_data(self) -> bool:
-        """Whether early data may come, which is to be skipped (RFC 8446 4.2.10)."""
+    def early_data(self) -> EarlyData:
+        """What has become of early data so far."""
         return self._flow.early_data
 
     @property
@@ -50,6 +51,16 @@ class Handshake:
     def max_received(self) -> int:
         """Bytes of content, padding included, that the peer may put into one protected record."""
         return self._flow.max_received
+
+    @property
+    def max_early_data(self) -> int:
+        """Bytes of early data that may be sent or received, if it is offered or accepted."""
+        return self._flow.max_early_data
+
+    @property
+    def skips_early_data(self) -> bool:
+        """Whether early data may come, which is to be skipped (RFC 8446 4.2.10)."""
+        return self._flow.skips_early_data
 
     @property
     def incomplete(self) -> bool:
@@ -89,20 +100,37 @@ class Handshake:
 
 
 class ClientHandshake(Handshake):
-    """Starts with a ClientHello in `events`. `time`: at which certificates are judged, aware of its zone."""
+    """Starts with a ClientHello in `events`. `time`: at which certificates are judged, aware of its zone.
 
-    def __init__(self, config: ClientConfig, *, random: Random, time: datetime, key_log: KeyLog = NULL_KEY_LOG) -> None:
-        flow = Flow(config.engine, key_log)
+    `end_of_early_data` is False in QUIC, which has no such message (RFC 9001 section 8.3).
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        random: Random,
+        time: datetime,
+        key_log: KeyLog = NULL_KEY_LOG,
+        end_of_early_data: bool = True,
+    ) -> None:
+        flow = Flow(config.engine, key_log, end_of_early_data=end_of_early_data)
         super().__init__(flow, start(Client(config, flow, random, time)))
 
 
 class ServerHandshake(Handshake):
-    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets."""
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets. `end_of_early_data`: as above."""
 
     def __init__(
-        self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
+        self,
+        config: ServerConfig,
+        *,
+        random: Random,
+        time: datetime | None = None,
+        key_log: KeyLog = NULL_KEY_LOG,
+        end_of_early_data: bool = True,
     ) -> None:
         if time is None and config.ticket_keys is not None:
             raise ApiMisuse("tickets need the time")
-        flow = Flow(config.engine, key_log)
+        flow = Flow(config.engine, key_log, end_of_early_data=end_of_early_data)
         super().__init__(flow, ExpectClientHello(Server(config, flow, random, time)))

@@ -300,6 +300,18 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class EndOfEarlyData:
+    @classmethod
+    def read(cls, reader: Reader) -> EndOfEarlyData:
+        # RFC 8446 4.5: it is empty.
+        reader.end()
+        return cls()
+
+    def write(self) -> bytes:
+        return frame(HandshakeType.END_OF_EARLY_DATA, b"")
+
+
+@dataclass(frozen=True, slots=True)
 class NewSessionTicket:
     lifetime: int
     age_add: int = field(repr=False)

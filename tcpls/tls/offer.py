@@ -59,6 +59,9 @@ class Offer:
         groups, schemes, shares = _read_key_exchange(extensions)
         if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
+        # RFC 8446 4.2.10: in a ClientHello it is empty.
+        if extensions.get(ExtensionType.EARLY_DATA):
+            raise HandshakeError(Reason.BAD_LENGTH, "early_data")
         # RFC 8446 4.2.8: shares only for groups that are offered.
         if any(group not in groups for group in shares):
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "a key share of a group that is not offered")

@@ -10,6 +10,7 @@ from hmac import compare_digest
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.config import ServerConfig
 from tcpls.tls.ech.server import NO_ECH, ServerEch
+from tcpls.tls.extensions import Extensions, ExtensionType
 from tcpls.tls.flow import Complete, Epoch, Flow, Outcome, State
 from tcpls.tls.key_schedule import ApplicationSecrets, HandshakeSecrets
 from tcpls.tls.messages import (
@@ -76,6 +77,7 @@ class Issue:
         server, keys = self.server, self.server.config.ticket_keys
         if keys is None:
             return
+        limit = 0 if server.config.early_data is None else server.config.early_data.limit
         for number in range(self.count):
             # RFC 8446 4.6.1: the nonce tells the tickets of one connection apart; age_add is fresh for each.
             nonce, age_add = bytes((number,)), int.from_bytes(server.random(4), "big")
@@ -88,7 +90,10 @@ class Issue:
                 server_name=outcome.server_name,
                 alpn=outcome.alpn,
                 remembered=self.remembered,
+                max_early_data=limit,
                 peer_certificates=outcome.peer_certificates,
             )
-            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), {})
+            # RFC 8446 4.2.10: how many bytes of early data the ticket allows.
+            extensions: Extensions = {ExtensionType.EARLY_DATA: limit.to_bytes(4, "big")} if limit else {}
+            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), extensions)
             server.flow.send(ticket.write())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.config import Answer, Identity
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.server import hear
 from tcpls.tls.extensions import (
     PLACES,
@@ -37,6 +38,7 @@ from tcpls.tls.messages import (
 from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_identity, choose_suite
 from tcpls.tls.psk import PskMode
 from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
+from tcpls.tls.server_early import ExpectEndOfEarlyData, judge_early_data
 from tcpls.tls.server_finish import ExpectFinished, Issue, Server
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.tickets import MAX_TICKETS
@@ -56,7 +58,7 @@ class ExpectClientHello:
         flow.client_random = offer.hello.random
         # RFC 8446 D.4: a client that wants the compatible form sends a session id.
         flow.compatible = bool(offer.hello.session_id)
-        flow.early_data = ExtensionType.EARLY_DATA in offer.hello.extensions
+        flow.skips_early_data = ExtensionType.EARLY_DATA in offer.hello.extensions
         psk = _choose_psk(server, offer, server.config.suites, message)
         suite = choose_suite(server.config, offer) if psk is None else psk.suite
         group = _choose_group(server, offer, psk)
@@ -68,6 +70,8 @@ class ExpectClientHello:
 
 def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group) -> State:
     flow = server.flow
+    if flow.skips_early_data:
+        flow.early_data = EarlyData.RETRIED
     flow.transcript.retry(suite)
     extensions: Extensions = {
         ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3),
@@ -109,7 +113,7 @@ class ExpectSecondClientHello:
         offer = Offer.read(ClientHello.read(message.body()))
         check_second(self.first, offer, self.group)
         # RFC 8446 4.2.10: early data ends where the second ClientHello begins.
-        self.server.flow.early_data = False
+        self.server.flow.skips_early_data = False
         psk = _choose_psk(self.server, offer, (self.suite,), message)
         group = None if psk is not None and psk.mode is PskMode.PSK_KE else self.group
         self.server.flow.transcript.add(message.raw)
@@ -135,6 +139,9 @@ class _Reply:
         answer = config.answer(self.offer.hello)
         tickets = self._ticket_count()
         encrypted = self._encrypted_extensions(alpn, answer, tickets)
+        flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, retried=self.retried)
+        if flow.early_data.accepted:
+            encrypted.extensions[ExtensionType.EARLY_DATA] = b""
         secrets = self._hello()
         flow.send(encrypted.write())
         if chosen is not None:
@@ -164,9 +171,12 @@ class _Reply:
             psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
             remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
             ech=self.server.ech.status,
+            early_data=flow.early_data,
+            early_exporter=flow.early_exporter,
         )
         issue = Issue(self.server, tickets, answer.remembered)
-        return ExpectFinished(flow, secrets, application, outcome, issue)
+        finish = ExpectFinished(flow, secrets, application, outcome, issue)
+        return ExpectEndOfEarlyData(finish) if flow.read_epoch is Epoch.EARLY else finish
 
     def _ticket_count(self) -> int:
         """How many tickets this client gets."""
@@ -190,12 +200,16 @@ class _Reply:
             extensions[ExtensionType.PRE_SHARED_KEY] = write_u16(psk.index)
         hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
         flow.transcript.choose(self.suite)
-        flow.send(server.ech.confirm(flow, hello, self.suite).write())
         early = EarlySecrets.derive(flow.engine, self.suite, None if psk is None else psk.psk.key)
+        if flow.early_data.accepted and psk is not None and psk.state is not None:
+            flow.skips_early_data, flow.max_early_data = False, psk.state.max_early_data
+            flow.read_with(Epoch.EARLY, flow.early(early))
+        flow.send(server.ech.confirm(flow, hello, self.suite).write())
         secrets = early.handshake(shared, flow.transcript.digest())
         flow.log_handshake(secrets)
         flow.write_with(Epoch.HANDSHAKE, secrets.server)
-        flow.read_with(Epoch.HANDSHAKE, secrets.client)
+        if not flow.early_data.accepted or not flow.end_of_early_data:
+            flow.read_with(Epoch.HANDSHAKE, secrets.client)
         return secrets
 
     def _encrypted_extensions(self, alpn: bytes | None, answer: Answer, tickets: int) -> EncryptedExtensions:

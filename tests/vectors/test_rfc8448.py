@@ -10,21 +10,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.client_hello import Client
+from tcpls.tls.client_hello import Client, send_early_secret
 from tcpls.tls.client_states import ExpectServerHello
 from tcpls.tls.config import ClientConfig
-from tcpls.tls.connection import Established, TLSConnection
+from tcpls.tls.connection import ClientConnection, Established, TLSConnection
 from tcpls.tls.engine import PublicKey
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Flow
 from tcpls.tls.handshake import Handshake
 from tcpls.tls.key_schedule import BinderKind, EarlySecrets
-from tcpls.tls.messages import ClientHello, NewSessionTicket
+from tcpls.tls.messages import ClientHello, EndOfEarlyData, NewSessionTicket
 from tcpls.tls.openssl import OPENSSL, CurveShare, OpenSSLEngine, OpenSSLPublicKey, X25519Share
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import OfferedPsks, PreSharedKey, bind, binder_of
 from tcpls.tls.record import HEADER_SIZE, ContentType, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import Ticket
 from tcpls.tls.transcript import Transcript
 from tcpls.wire import Reader
 
@@ -228,3 +229,57 @@ def test_binder_of_the_hello(simple: dict[str, bytes], resumed: dict[str, bytes]
     assert binder_of(OPENSSL, Transcript(OPENSSL), hello[: -psks.binders_size], psk) == resumed["binder"]
     zeros = hello[:-32] + bytes(32)
     assert bind(OPENSSL, Transcript(OPENSSL), zeros, [psk]) == hello
+
+
+class Traced(ClientConnection):
+    """Around a handshake that is under way."""
+
+    def __init__(self, handshake: Handshake, engine: OpenSSLEngine) -> None:
+        TLSConnection.__init__(self, handshake, engine)
+
+
+def test_handshake_with_early_data(simple: dict[str, bytes], resumed: dict[str, bytes]) -> None:
+    """All that the client of section 4 sends, and what both say when the data is accepted."""
+    log, engine = Log(), ShortKeys()
+    psk = resumption_psk(simple)
+    ticket = Ticket(psk.identity, psk.key, AES_128, 0, 0.0, 30, "server", None, verified=False, max_early_data=1024)
+    config = ClientConfig("server", None, engine=engine, ticket=ticket, early_data=True)
+    client = Client(config, Flow(engine, log), no_random, datetime.fromtimestamp(1, UTC))
+    client.flow.transcript.add(message(resumed["client_hello"]))
+    send_early_secret(client)
+    share = X25519Share(resumed["client_private_key"])
+    hello = hello_of(resumed["client_hello"])
+    state = ExpectServerHello(client, hello, {Group.X25519: share}, psks=(psk,))
+    connection = Traced(Handshake(client.flow, state), engine)
+    assert connection.early_room == 1024
+    assert connection.send_early(b"ABCDEF") == 6
+    assert connection.data_to_send() == resumed["early_data"]
+    connection.receive_data(resumed["server_hello"] + resumed["server_flight"])
+    assert connection.data_to_send() == resumed["end_of_early_data"] + resumed["client_finished"]
+    established = connection.established()
+    assert established.early_data.accepted
+    for label, name in (
+        ("CLIENT_EARLY_TRAFFIC_SECRET", "client_early_traffic_secret"),
+        ("EARLY_EXPORTER_SECRET", "early_exporter_master_secret"),
+        ("CLIENT_HANDSHAKE_TRAFFIC_SECRET", "client_handshake_traffic_secret"),
+        ("SERVER_HANDSHAKE_TRAFFIC_SECRET", "server_handshake_traffic_secret"),
+        ("CLIENT_TRAFFIC_SECRET_0", "client_application_traffic_secret"),
+        ("SERVER_TRAFFIC_SECRET_0", "server_application_traffic_secret"),
+        ("EXPORTER_SECRET", "exporter_master_secret"),
+    ):
+        assert log[label] == resumed[name]
+    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), OPENSSL.invalid_tag)
+    opener.feed(resumed["server_data"] + resumed["server_close_notify"])
+    assert next_record(opener) == (ContentType.APPLICATION_DATA, bytes(range(50)))
+    assert next_record(opener) == (ContentType.ALERT, b"\x01\x00")
+
+
+def test_what_the_server_reads_of_early_data(simple: dict[str, bytes], resumed: dict[str, bytes]) -> None:
+    early = resumption_psk(simple).early_secrets(OPENSSL)
+    transcript = Transcript(OPENSSL)
+    transcript.add(message(resumed["client_hello"]))
+    traffic = early.traffic(transcript.digest_with(AES_128, b""))
+    opener = RecordOpener(OPENSSL.aead, traffic.keys(), OPENSSL.invalid_tag)
+    opener.feed(resumed["early_data"] + resumed["end_of_early_data"])
+    assert next_record(opener) == (ContentType.APPLICATION_DATA, b"ABCDEF")
+    assert next_record(opener) == (ContentType.HANDSHAKE, EndOfEarlyData().write())

@@ -9,7 +9,7 @@ from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer, Identity
 from tcpls.tls.connection import (
     MAX_CHANGE_CIPHER_SPECS,
-    MAX_EARLY_DATA,
+    MAX_SKIPPED,
     ClientConnection,
     ServerConnection,
     TLSConnection,
@@ -447,7 +447,7 @@ def test_early_data_is_skipped() -> None:
     server.receive_data(record(23, bytes(1000)) * 3)
     assert not server.handshake_complete
     refuses(
-        server, record(23, bytes(16000)) * (MAX_EARLY_DATA // 16000), Reason.UNEXPECTED_RECORD, Alert.UNEXPECTED_MESSAGE
+        server, record(23, bytes(16000)) * (MAX_SKIPPED // 16000), Reason.TOO_MUCH_EARLY_DATA, Alert.UNEXPECTED_MESSAGE
     )
 
 
