@@ -29,6 +29,7 @@ from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
+from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import choose_config, read_configs, write_configs
 from tcpls.tls.ech.extension import INNER
 from tcpls.tls.ech.inner import decode_inner, encode_inner
@@ -42,6 +43,7 @@ from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
+from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket, TicketState
@@ -70,12 +72,21 @@ class Target:
 
 # The first byte of an input says what is configured.
 
-RETRY, ALPN, NARROW, PSK, ECH = 1, 2, 4, 8, 16
-OPTIONS = range(32)
+RETRY, ALPN, NARROW, PSK, ECH, EARLY = 1, 2, 4, 8, 16, 32
+OPTIONS = range(64)
 KEY = PreSharedKey(b"identity", bytes(32))
 ECH_FILE = generate(ENGINE, seeded(4), "public.example")
 ECH_CONFIGS = ECH_FILE.configs
 ECH_KEYS = EchKeys(ECH_FILE.keys(ENGINE, "file"), ECH_CONFIGS)
+NOW = int(TIME.timestamp())
+
+
+def _ticket(keys: TicketKeys, options: int) -> Ticket:
+    """Of a session that has just been: it allows early data, which only a retry or another choice rejects."""
+    alpn = b"h2" if options & ALPN else None
+    state = TicketState(bytes(32), SUITE, NOW * 1000, 3600, 7, NAME, alpn, 1000)
+    identity = keys.seal(state, NOW * 1000)
+    return Ticket(identity, bytes(32), SUITE, 7, NOW, 3600, NAME, alpn, verified=True, max_early_data=1000)
 
 
 def _client_config(options: int) -> ClientConfig:
@@ -89,11 +100,16 @@ def _client_config(options: int) -> ClientConfig:
         ech=ECH_CONFIGS if options & ECH else (),
         ech_grease=True,
         tickets=2,
+        ticket=_ticket(TicketKeys(ENGINE, seeded(3)), options) if options & EARLY else None,
+        early_data=bool(options & EARLY),
         engine=ENGINE,
     )
 
 
 def _server_config(options: int) -> ServerConfig:
+    keys = TicketKeys(ENGINE, seeded(3))
+    # Seeded alike, they are the keys of the client's ticket.
+    _ticket(keys, options)
     return ServerConfig(
         identities=(Identity((b"certificate", b"issuer"), NullKey(), (NAME,)),),
         alpn=(b"h2",) if options & ALPN else (),
@@ -101,7 +117,8 @@ def _server_config(options: int) -> ServerConfig:
         suites=(SUITE,) if options & NARROW else tuple(CipherSuite),
         psks=(KEY,) if options & PSK else (),
         ech=ECH_KEYS if options & ECH else None,
-        ticket_keys=TicketKeys(ENGINE, seeded(3)),
+        ticket_keys=keys,
+        early_data=EarlyDataPolicy(MemoryReplayStore(NOW * 1000 - 1), 1000) if options & EARLY else None,
         engine=ENGINE,
     )
 
@@ -170,6 +187,8 @@ def _connect(connection: TLSConnection, data: bytes, chunk: int) -> None:
     try:
         for start in range(0, len(data), chunk):
             connection.receive_data(data[start : start + chunk])
+            if isinstance(connection, ServerConnection):
+                connection.early_records()
     except (HandshakeError, AlertReceived):
         connection.data_to_send()
         return
@@ -197,6 +216,7 @@ def _connection_seeds(number: int) -> list[bytes]:
         client = ClientConnection(_client_config(options), random=seeded(1), time=TIME)
         server = ServerConnection(_server_config(options), random=seeded(2), time=TIME)
         said = [b"", b""]
+        client.send_early(b"early data")
         for _ in range(3):
             for index, (sender, receiver) in enumerate(((client, server), (server, client))):
                 data = sender.data_to_send()

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tcpls.tls.flow import Outcome
-from tests.fuzz.targets import OPTIONS, TARGETS, client_of, flights, messages, server_of
+from tests.fuzz.targets import EARLY, OPTIONS, RETRY, TARGETS, client_of, flights, messages, server_of
 
 MUTATIONS = 1500
 
@@ -50,4 +50,5 @@ def test_the_seeds_of_a_handshake_go_all_the_way(options: int) -> None:
         for message in messages(said):
             handshake.receive(handshake.read_epoch, message)
             events += handshake.events()
-        assert any(isinstance(event, Outcome) for event in events)
+        (outcome,) = (event for event in events if isinstance(event, Outcome))
+        assert outcome.early_data.accepted is (options & EARLY != 0 and not options & RETRY)

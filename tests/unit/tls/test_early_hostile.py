@@ -175,12 +175,8 @@ def hostile_flight(
     early.receive(Epoch.INITIAL, said[0])
     assert said[1][0] == HandshakeType.ENCRYPTED_EXTENSIONS
     block = Reader(said[1][4:])
-    extensions = EncryptedExtensions.read(block, settings_offered(config)).extensions
+    extensions = EncryptedExtensions.read(block, range(1 << 16)).extensions
     return early, EncryptedExtensions(change(extensions)).write()
-
-
-def settings_offered(config: dict[str, Any]) -> set[int]:
-    return {ExtensionType.SERVER_NAME, ExtensionType.ALPN, ExtensionType.EARLY_DATA, ExtensionType.TICKET_REQUEST}
 
 
 @pytest.mark.clause("RFC 8446 4.2.10", "RFC 8446 4.2.11")
