@@ -8,12 +8,12 @@ import socket
 from collections.abc import Generator
 from types import TracebackType
 
-from tcpls.aio import tls_setup
+from tcpls.aio import ech, tls_setup
 from tcpls.aio.config import ClientConfig
 from tcpls.aio.establish import make_session, prepare, shake_hands
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
-from tcpls.errors import ConnectError
+from tcpls.errors import ConnectError, EchRejected
 from tcpls.protocol.base import Role
 from tcpls.protocol.resumption import Remembered
 
@@ -21,7 +21,7 @@ from tcpls.protocol.resumption import Remembered
 class connect:
     """Opens a session: ``async with connect(host, port) as session`` or ``session = await connect(host, port)``.
 
-    Raises `ConnectError` (no address answered), `CertificateError`, `HandshakeError`, `AlertReceived`,
+    Raises `ConnectError` (no address answered), `CertificateError`, `HandshakeError`, `EchRejected`, `AlertReceived`,
     `NotNegotiated` (TCPLS was required), `KernelUnavailable` (kTLS was), `TimeoutError`.
     """
 
@@ -45,7 +45,17 @@ class connect:
             await self._session.__aexit__(kind, error, trace)
 
     async def _open(self) -> Session:
-        config, store = self._config, self._config.tickets
+        try:
+            return await self._attempt(self._config)
+        except EchRejected as rejected:
+            # RFC 9849 6.1.6: once, over a new connection, with what the server has proved to be its own.
+            config = ech.once_more(self._config, rejected)
+            if config is None:
+                raise
+        return await self._attempt(config, ech_retried=True)
+
+    async def _attempt(self, config: ClientConfig, *, ech_retried: bool = False) -> Session:
+        store = config.tickets
         setup = tls_setup.ClientSetup(config, self._host)
         sock = await _connected(self._host, self._port, config)
         try:
@@ -57,7 +67,9 @@ class connect:
             if store is not None:
                 remembered = Remembered.by_client(outcome).write()
                 keeper = TicketKeeper(store, scope, established.ticket_source, remembered)
-            return make_session(sock, Role.CLIENT, config, established, outcome, setup.local, keeper)
+            return make_session(
+                sock, Role.CLIENT, config, established, outcome, setup.local, keeper, ech_retried=ech_retried
+            )
         except BaseException:
             sock.close()
             raise

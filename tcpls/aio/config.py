@@ -76,6 +76,11 @@ class ClientConfig(CommonConfig):
 
     The first `key_shares` groups get a key share at once; None: the first, and with a hybrid also its curve alone.
     With `tickets`, sessions are resumed, and what servers give for the next ones is kept there.
+
+    `ech` is an ECHConfigList (as it is, in base64, or a PEM file's contents): the ClientHello, and with it the server's
+    name, is encrypted (RFC 9849). A server that rejects it and proves its public name is tried once more with the
+    configurations that it sends; `EchRejected` if it sends none, or rejects those too. `ech_grease` sends an extension
+    that looks like that where there is no `ech`; off, because the offer of TCPLS tells this client from others anyway.
     """
 
     ca_file: str | Path | None = None
@@ -83,6 +88,8 @@ class ClientConfig(CommonConfig):
     server_name: str | None = None
     key_shares: int | None = None
     tickets: TicketStore | None = None
+    ech: bytes = b""
+    ech_grease: bool = False
     connect_timeout: float = 10.0
 
 
@@ -94,6 +101,10 @@ class ServerConfig(CommonConfig):
     is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or with `ticket_keys` those of
     a file that others may share. `max_sessions` bounds the sessions at a time, handshakes included; further connections
     wait in the backlog.
+
+    `ech_keys` and `ech_old_keys` are PEM files (RFC 9934) of keys that open an encrypted ClientHello; clients are
+    told the configurations of the former. With `ech_trial`, all of them are tried, whatever id a client names. The
+    certificate should be for the public names too.
     """
 
     certificate: str | Path | None = None
@@ -101,5 +112,8 @@ class ServerConfig(CommonConfig):
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
     ticket_keys: str | Path | None = None
+    ech_keys: tuple[str | Path, ...] = ()
+    ech_old_keys: tuple[str | Path, ...] = ()
+    ech_trial: bool = False
     max_sessions: int = 1000
     backlog: int = 128

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 
+from tcpls.aio import ech
 from tcpls.aio.config import KTLS, CommonConfig, Negotiate
 from tcpls.aio.info import Facts
 from tcpls.aio.programs import ProgramHost
@@ -93,10 +94,12 @@ def make_session(
     outcome: Outcome,
     local: Parameters,
     keeper: TicketKeeper | None = None,
+    *,
+    ech_retried: bool = False,
 ) -> Session:
     """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`.
 
-    `keeper` takes what a server sends for later sessions.
+    `keeper` takes what a server sends for later sessions. `ech_retried`: the server's own configurations were used.
     """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
@@ -107,6 +110,7 @@ def make_session(
         tcpls="on" if outcome.tcpls else f"off, {outcome.why}",
         established=established,
         psks=config.psks,
+        ech=ech.describe(role, established.ech, ech_retried),
     )
     session = Session(core, facts, programs, keeper)
     session.add_transport(_transport(sock, core, config, established, session))

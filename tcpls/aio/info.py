@@ -11,6 +11,7 @@ from tcpls.kernel import sockopts
 from tcpls.protocol.options import BY_ID
 from tcpls.protocol.parameters import PROGRAMS_AUTHENTICATED, PROGRAMS_PINNED, PROGRAMS_SIGNED, Parameters
 from tcpls.tls.connection import Established
+from tcpls.tls.ech.status import EchStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class ConnectionInfo:
 class SessionInfo:
     """`tcpls` is "on", or says why the session is ordinary TLS.
 
-    `resumed`: by a ticket of an earlier session; `psk` is the identity of the external key that was used. With either
-    there is no `signature`, and no `group` if it was used without a key exchange.
+    `ech` is what became of Encrypted ClientHello. `resumed`: by a ticket of an earlier session; `psk` is the identity
+    of the external key that was used. With either there is no `signature`, and no `group` if it was used without a key
+    exchange.
     """
 
     role: str
@@ -52,6 +54,7 @@ class SessionInfo:
     psk: str
     alpn: str
     server_name: str
+    ech: str
     peer_parameters: dict[str, object]
     connections: tuple[ConnectionInfo, ...]
 
@@ -72,6 +75,8 @@ class SessionInfo:
             f"{self.version}, {self.suite}, {self.group or 'no key exchange'}, {self.authentication}",
             f"TCPLS: {self.tcpls}",
         ]
+        if self.ech != EchStatus.NOT_OFFERED.value:
+            rows.append(f"Encrypted ClientHello: {self.ech}")
         if self.alpn:
             rows.append(f"ALPN: {self.alpn}")
         if self.peer_parameters:
@@ -105,9 +110,10 @@ class Facts:
     psk: str
     alpn: str
     server_name: str
+    ech: str
 
     @classmethod
-    def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk]) -> Facts:
+    def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk], ech: str) -> Facts:
         identity = established.psk_identity
         return cls(
             role=role,
@@ -119,6 +125,7 @@ class Facts:
             psk="" if identity is None else next(psk.name for psk in psks if psk.is_known_as(identity)),
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
+            ech=ech,
         )
 
     def session_info(self, peer: Parameters | None, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:
@@ -133,6 +140,7 @@ class Facts:
             psk=self.psk,
             alpn=self.alpn,
             server_name=self.server_name,
+            ech=self.ech,
             peer_parameters=describe(peer),
             connections=connections,
         )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tcpls.aio import ech
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import TicketScope
@@ -154,6 +155,8 @@ class ClientSetup:
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,
             tickets=0 if config.tickets is None else TICKETS,
+            ech=ech.client_configs(config),
+            ech_grease=config.ech_grease,
             **_common(config, library.engine),
         )
 
@@ -214,12 +217,14 @@ class ServerSetup:
         self._negotiates = config.tcpls is not Negotiate.OFF
         self._key_log = config.key_log
         library = engines.library(config.engine)
+        identities = _identities(config, library)
         self._config = tls_config.ServerConfig(
-            identities=_identities(config, library),
+            identities=identities,
             answer=self._answer,
             engine=library.engine,
             ticket_keys=_ticket_keys(config, library.engine),
             tickets=config.tickets,
+            ech=ech.server_keys(config, library.engine, identities),
             **_common(config, library.engine),
         )
 

@@ -23,6 +23,7 @@ from tcpls import (
     parse_option,
 )
 from tcpls.cli import options, privileges, progress
+from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
 from tcpls.cli.stdio import join
@@ -56,6 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
     trust.add_argument(
         "-s", "--session-ticket", metavar="FILE", help="resume sessions by the tickets in FILE, and keep new ones there"
     )
+    hiding = parser.add_argument_group("Encrypted ClientHello")
+    hiding.add_argument(
+        "--ech", metavar="FILE|BASE64", help="encrypt the server's name and all else in the ClientHello, or fail"
+    )
+    hiding.add_argument("--ech-grease", action="store_true", help="without --ech, look as if")
     ask = parser.add_argument_group("what the server is asked for")
     ask.add_argument(
         "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
@@ -132,6 +138,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
             verify=not arguments.insecure,
             server_name=arguments.servername,
             key_shares=arguments.key_shares,
+            ech=read_list(arguments.ech) if arguments.ech else b"",
+            ech_grease=arguments.ech_grease,
             tickets=FileTicketStore(arguments.session_ticket) if arguments.session_ticket else None,
             programs=policy,
             helper=options.spawn_helper(policy),

@@ -57,6 +57,14 @@ def read_argument(text: str) -> EchFile:
         raise ConfigurationError(f"{text}: {error.strerror}") from None
 
 
+def read_list(text: str) -> bytes:
+    """The same as an ECHConfigList of what is known here. Raises `ConfigurationError` when there is nothing."""
+    configs = read_argument(text).configs
+    if not configs:
+        raise ConfigurationError("--ech: no configuration is of a version that is known")
+    return write_configs(configs)
+
+
 def _keygen(arguments: argparse.Namespace) -> int:
     file = generate(
         library(arguments.engine).engine,

@@ -11,6 +11,7 @@ from tcpls.errors import (
     CertificateError,
     ConfigurationError,
     ConnectError,
+    EchRejected,
     HandshakeError,
     KernelUnavailable,
     NotNegotiated,
@@ -58,6 +59,15 @@ class FileError(TCPLSError):
     """A local file could not be read or written, or the peer could not give or take one."""
 
 
+def _about_ech(error: EchRejected) -> str:
+    said = f"{error.public_name} does not accept the encrypted ClientHello"
+    if error.retry_configs is None:
+        return f"{said}; what to use instead is believed of a verified certificate only"
+    if error.retry_configs:
+        return f"{said}, nor one for the configurations that it sends"
+    return f"{said}, and sends no configurations: without --ech, the server's name would go out unencrypted"
+
+
 def explain(error: BaseException) -> tuple[Exit, str]:
     """The exit code for an error, and a sentence about it."""
     match error:
@@ -67,6 +77,8 @@ def explain(error: BaseException) -> tuple[Exit, str]:
             return Exit.ALERT, f"the other end does not trust this end's certificate: {error}"
         case AlertReceived():
             return Exit.ALERT, str(error)
+        case EchRejected():
+            return Exit.ALERT, _about_ech(error)
         case HandshakeError():
             return Exit.ALERT, f"the handshake failed: {error}; the alert {error.alert.label} was sent"
         case PeerError():

@@ -54,6 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
     tickets.add_argument(
         "--ticket-keys", metavar="FILE", help="keys shared with other processes, and with the next start of this one"
     )
+    hiding = parser.add_argument_group("Encrypted ClientHello")
+    hiding.add_argument(
+        "--ech-keys", action="append", default=[], metavar="FILE", help="a key of tcpls ech keygen; may be repeated"
+    )
+    hiding.add_argument(
+        "--ech-old-keys", action="append", default=[], metavar="FILE", help="one that clients are not told any more"
+    )
+    hiding.add_argument("--ech-trial", action="store_true", help="try every key, whatever id the client names")
     options.add_common(parser)
     return parser
 
@@ -153,6 +161,9 @@ async def server(arguments: argparse.Namespace) -> None:
             tickets=0 if arguments.no_tickets else arguments.tickets,
             ticket_lifetime=arguments.ticket_lifetime,
             ticket_keys=arguments.ticket_keys,
+            ech_keys=tuple(arguments.ech_keys),
+            ech_old_keys=tuple(arguments.ech_old_keys),
+            ech_trial=arguments.ech_trial,
             programs=policy,
             helper=helper,
             **options.common_settings(arguments),
