@@ -1,11 +1,13 @@
-"""Full handshakes a second against Python's ssl: `python -m benchmarks.handshakes [SECONDS] [ROUNDS]`.
+"""Handshakes a second against Python's ssl, full and resumed: `python -m benchmarks.handshakes [SECONDS] [ROUNDS]`.
 
 In memory and in one process, client and server together, so that neither sockets nor event loops are measured: ECDSA
-P-256 certificate, x25519, no resumption, chain and name verified. The two take turns.
+P-256 certificate, x25519, chain and name verified. Resumed ones are with a key exchange too (psk_dhe_ke), each by the
+ticket of the one before: the server opens one and seals another, the client reads it. All take turns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import secrets
 import ssl
@@ -13,41 +15,94 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import peers
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, ServerConfig
-from tcpls.tls.connection import ClientConnection, ServerConnection
+from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.credentials import load_identity
+from tcpls.tls.messages import NewSessionTicket
+from tcpls.tls.openssl import OPENSSL
+from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.record import RecordOpener
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket
 from tcpls.tls.trust import load_trust
 
+Handshake = Callable[[], None]
 
-def tcpls_handshake(files: peers.Files) -> Callable[[], None]:
-    server_config = ServerConfig(identities=(load_identity(files.certificate, files.key),))
+
+def _client(files: peers.Files) -> ClientConfig:
     # The same key exchange for both: the files of `peers` have OpenSSL take x25519.
-    trust = load_trust(Path(files.ca))
-    client_config = ClientConfig(server_name="localhost", trust=trust, groups=(Group.X25519,))
-    now = datetime.datetime.now(datetime.UTC)
+    return ClientConfig(server_name="localhost", trust=load_trust(Path(files.ca)), groups=(Group.X25519,))
+
+
+def _shake(client: ClientConnection, server: ServerConnection) -> Established:
+    while not server.handshake_complete:
+        server.receive_data(client.data_to_send())
+        client.receive_data(server.data_to_send())
+    server.established()
+    return client.established()
+
+
+def tcpls_full(files: peers.Files) -> Handshake:
+    server_config = ServerConfig(identities=(load_identity(files.certificate, files.key),))
+    client_config, now = _client(files), datetime.datetime.now(datetime.UTC)
 
     def handshake() -> None:
         client = ClientConnection(client_config, random=secrets.token_bytes, time=now)
-        server = ServerConnection(server_config, random=secrets.token_bytes)
-        while not server.handshake_complete:
-            server.receive_data(client.data_to_send())
-            client.receive_data(server.data_to_send())
-        client.established()
-        server.established()
+        _shake(client, ServerConnection(server_config, random=secrets.token_bytes))
 
     return handshake
 
 
-def ssl_handshake(files: peers.Files) -> Callable[[], None]:
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(files.certificate, files.key)
-    server_context.num_tickets = 0
-    client_context = peers.client_context(files)
+def _ticket_of(established: Established, now: float) -> Ticket:
+    opener = RecordOpener(OPENSSL.aead, established.read_secret.keys(), OPENSSL.invalid_tag)
+    opener.feed(established.unread)
+    record = opener.next_record()
+    message = None if record is None else PostHandshake(is_client=True).receive(record[1])[0]
+    ticket = established.ticket(message, now) if isinstance(message, NewSessionTicket) else None
+    if ticket is None:
+        raise RuntimeError("no ticket came")
+    return ticket
 
+
+def tcpls_resumed(files: peers.Files) -> Handshake:
+    server_config = ServerConfig(
+        identities=(load_identity(files.certificate, files.key),),
+        ticket_keys=TicketKeys(OPENSSL, secrets.token_bytes),
+    )
+    client_config = replace(_client(files), tickets=1)
+
+    def one(config: ClientConfig) -> tuple[Established, Ticket]:
+        now = datetime.datetime.now(datetime.UTC)
+        client = ClientConnection(config, random=secrets.token_bytes, time=now)
+        established = _shake(client, ServerConnection(server_config, random=secrets.token_bytes, time=now))
+        return established, _ticket_of(established, now.timestamp())
+
+    last = one(client_config)[1]
+
+    def handshake() -> None:
+        nonlocal last
+        established, last = one(replace(client_config, ticket=last))
+        if not established.resumed:
+            raise RuntimeError("tcpls did not resume")
+
+    return handshake
+
+
+def _ssl_server(files: peers.Files, tickets: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    context.num_tickets = tickets
+    return context
+
+
+def _ssl_shake(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> ssl.SSLObject:
     def step(end: ssl.SSLObject) -> bool:
         try:
             end.do_handshake()
@@ -55,17 +110,46 @@ def ssl_handshake(files: peers.Files) -> Callable[[], None]:
             return False
         return True
 
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    while not (step(client) & step(server)):
+        pass
+    return client
+
+
+def ssl_full(files: peers.Files) -> Handshake:
+    server_context, client_context = _ssl_server(files, 0), peers.client_context(files)
+
     def handshake() -> None:
-        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
-        server = server_context.wrap_bio(to_server, to_client, server_side=True)
-        while not (step(client) & step(server)):
-            pass
+        _ssl_shake(server_context, client_context, None)
 
     return handshake
 
 
-def rate(handshake: Callable[[], None], seconds: float) -> float:
+def ssl_resumed(files: peers.Files) -> Handshake:
+    server_context, client_context = _ssl_server(files, 1), peers.client_context(files)
+
+    def one(session: ssl.SSLSession | None) -> ssl.SSLObject:
+        client = _ssl_shake(server_context, client_context, session)
+        # The ticket comes behind the handshake, and is read with whatever is read next.
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.read(1)
+        return client
+
+    last = one(None).session
+
+    def handshake() -> None:
+        nonlocal last
+        client = one(last)
+        if not client.session_reused:
+            raise RuntimeError("ssl did not resume")
+        last = client.session
+
+    return handshake
+
+
+def rate(handshake: Handshake, seconds: float) -> float:
     count = 0
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
@@ -78,15 +162,29 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     with peers.certificates() as files:
-        contenders = {"tcpls": tcpls_handshake(files), "ssl": ssl_handshake(files)}
+        contenders = {
+            "tcpls full": tcpls_full(files),
+            "ssl full": ssl_full(files),
+            "tcpls resumed": tcpls_resumed(files),
+            "ssl resumed": ssl_resumed(files),
+        }
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(rounds):
             for name, handshake in contenders.items():
                 rates[name].append(rate(handshake, seconds))
             print("  ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()), flush=True)
-    ratios = [ours / theirs for ours, theirs in zip(rates["tcpls"], rates["ssl"], strict=True)]
-    print(f"tcpls {statistics.median(rates['tcpls']):.0f}/s, ssl {statistics.median(rates['ssl']):.0f}/s")
-    print(f"tcpls/ssl: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+    for kind in ("full", "resumed"):
+        ours, theirs = rates[f"tcpls {kind}"], rates[f"ssl {kind}"]
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        print(
+            f"{kind}: tcpls {statistics.median(ours):.0f}/s, ssl {statistics.median(theirs):.0f}/s; "
+            f"tcpls/ssl: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+        )
+    gains = {
+        name: statistics.median(rates[f"{name} resumed"]) / statistics.median(rates[f"{name} full"])
+        for name in ("tcpls", "ssl")
+    }
+    print(f"resumed/full: tcpls {gains['tcpls']:.2f}, ssl {gains['ssl']:.2f}")
 
 
 if __name__ == "__main__":
