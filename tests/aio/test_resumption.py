@@ -163,6 +163,31 @@ def test_a_server_of_the_same_key_file_resumes_and_another_does_not(ends: Ends, 
     run(test())
 
 
+@pytest.mark.parametrize("first", MODES)
+def test_a_ticket_of_either_kind_of_session_resumes_the_other(
+    ends: Ends, tmp_path: Path, first: tcpls.Negotiate
+) -> None:
+    """The server learns TCPLS, or forgets it, from one start to the next."""
+
+    async def test() -> None:
+        store, shared = tcpls.FileTicketStore(tmp_path / "tickets"), tmp_path / "keys"
+        async with ends.serve(echo, ticket_keys=shared, tcpls=first) as server:
+            before = await visit(ends, server.port, tickets=store)
+            port = server.port
+        (then,) = (mode for mode in MODES if mode is not first)
+        async with ends.serve(echo, ticket_keys=shared, tcpls=then) as server:
+            contents = (tmp_path / "tickets").read_text().replace(f'"port": {port}', f'"port": {server.port}')
+            (tmp_path / "tickets").write_text(contents)
+            after = await visit(ends, server.port, tickets=store)
+        assert after.resumed
+        assert (before.tcpls == "on", after.tcpls == "on") == (
+            first is tcpls.Negotiate.OFFER,
+            then is tcpls.Negotiate.OFFER,
+        )
+
+    run(test())
+
+
 def test_a_key_file_that_breaks_stops_no_handshake(
     ends: Ends, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
