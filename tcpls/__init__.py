@@ -8,94 +8,31 @@
         await stream.write_eof()
         async for data in stream:
             ...
+
+The public names are those of api.py. They are imported when one of them is first asked for, because asyncio brings
+OpenSSL with it: a command that is told to use another engine says so before that (no_openssl.py).
 """
 
-from tcpls.aio.client import connect
-from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
-from tcpls.aio.info import ConnectionInfo, SessionInfo
-from tcpls.aio.keylog import FileKeyLog
-from tcpls.aio.psk import ExternalPsk
-from tcpls.aio.server import Server, serve
-from tcpls.aio.session import Session, Shipment
-from tcpls.aio.stream import Stream
-from tcpls.aio.tickets import FileTicketStore, MemoryTicketStore, TicketScope, TicketStore
-from tcpls.errors import (
-    Alert,
-    AlertReceived,
-    ApiMisuse,
-    CertificateError,
-    ConfigurationError,
-    ConnectError,
-    EchRejected,
-    HandshakeError,
-    KernelUnavailable,
-    NotNegotiated,
-    OptionRefused,
-    PeerError,
-    ProgramRefused,
-    ProtocolViolation,
-    Reason,
-    SessionClosed,
-    SessionLost,
-    StreamReset,
-    TCPLSError,
-)
-from tcpls.kernel.helper_client import HelperClient
-from tcpls.kernel.program import Mode as ProgramMode
-from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
-from tcpls.protocol.base import SessionConfig
-from tcpls.protocol.options import OptionPolicy, parse_option
-from tcpls.tls.config import Padding
-from tcpls.tls.tickets import Ticket
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "KTLS",
-    "Alert",
-    "AlertReceived",
-    "ApiMisuse",
-    "CertificateError",
-    "ClientConfig",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectionInfo",
-    "EchRejected",
-    "ExternalPsk",
-    "FileKeyLog",
-    "FileTicketStore",
-    "HandshakeError",
-    "HelperClient",
-    "KernelUnavailable",
-    "MemoryTicketStore",
-    "Negotiate",
-    "NotNegotiated",
-    "OptionPolicy",
-    "OptionRefused",
-    "Padding",
-    "PeerError",
-    "ProgramFile",
-    "ProgramMode",
-    "ProgramPolicy",
-    "ProgramRefused",
-    "ProtocolViolation",
-    "Reason",
-    "Server",
-    "ServerConfig",
-    "Session",
-    "SessionClosed",
-    "SessionConfig",
-    "SessionInfo",
-    "SessionLost",
-    "Shipment",
-    "Stream",
-    "StreamReset",
-    "TCPLSError",
-    "Ticket",
-    "TicketScope",
-    "TicketStore",
-    "connect",
-    "parse_option",
-    "read_public_key",
-    "serve",
-]
+if TYPE_CHECKING:
+    from tcpls.api import *  # noqa: F403
+else:
+
+    def __getattr__(name):
+        # `from tcpls import api` would ask this function again.
+        import tcpls.api as api
+
+        # The import system asks for names of modules, which are none of these.
+        if name == "__all__":
+            return api.__all__
+        if name in api.__all__:
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        import tcpls.api as api
+
+        return sorted({*globals(), *api.__all__})

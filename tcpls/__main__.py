@@ -2,7 +2,15 @@
 
 import sys
 
-from tcpls.cli.main import main
+from tcpls.no_openssl import keep_out
+
+
+def main() -> int:
+    keep_out(sys.argv)
+    from tcpls.cli.main import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,6 +27,7 @@ from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
 from tcpls.cli.stdio import join
+from tcpls.no_openssl import told
 
 EPILOG = """\
 commands:
@@ -158,6 +159,8 @@ async def client(todo: Plan) -> None:
     async with connect(todo.host, todo.port, config=todo.config) as session:
         for line in session.info().lines():
             _say(todo, line)
+        if todo.config.engine != "openssl":
+            _say(todo, f"engine: {todo.config.engine}, {told()}")
         refused = [error async for error in _ask_peer(session, todo)]
         for error in refused:
             _say(todo, str(error))

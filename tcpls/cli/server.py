@@ -15,6 +15,7 @@ from tcpls.cli.exits import UsageError
 from tcpls.cli.progress import summary
 from tcpls.cli.run import run
 from tcpls.cli.stdio import join
+from tcpls.no_openssl import told
 
 logger = logging.getLogger("tcpls.server")
 
@@ -173,6 +174,8 @@ async def server(arguments: argparse.Namespace) -> None:
                 privileges.become(arguments.user)
             for address in listening.addresses:
                 logger.info("listening on %s", address)
+            if arguments.engine != "openssl":
+                logger.info("engine: %s, %s", arguments.engine, told())
             if held := privileges.held():
                 logger.warning("this process keeps privileges (%s): --user gives them up", held)
             logger.info("congestion controllers from peers: %s", policy.mode.value)

@@ -1,0 +1,89 @@
+"""The public names, which the package gives out as its own."""
+
+from tcpls.aio.client import connect
+from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
+from tcpls.aio.info import ConnectionInfo, SessionInfo
+from tcpls.aio.keylog import FileKeyLog
+from tcpls.aio.psk import ExternalPsk
+from tcpls.aio.server import Server, serve
+from tcpls.aio.session import Session, Shipment
+from tcpls.aio.stream import Stream
+from tcpls.aio.tickets import FileTicketStore, MemoryTicketStore, TicketScope, TicketStore
+from tcpls.errors import (
+    Alert,
+    AlertReceived,
+    ApiMisuse,
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    EchRejected,
+    HandshakeError,
+    KernelUnavailable,
+    NotNegotiated,
+    OptionRefused,
+    PeerError,
+    ProgramRefused,
+    ProtocolViolation,
+    Reason,
+    SessionClosed,
+    SessionLost,
+    StreamReset,
+    TCPLSError,
+)
+from tcpls.kernel.helper_client import HelperClient
+from tcpls.kernel.program import Mode as ProgramMode
+from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
+from tcpls.protocol.base import SessionConfig
+from tcpls.protocol.options import OptionPolicy, parse_option
+from tcpls.tls.config import Padding
+from tcpls.tls.tickets import Ticket
+
+__all__ = [
+    "KTLS",
+    "Alert",
+    "AlertReceived",
+    "ApiMisuse",
+    "CertificateError",
+    "ClientConfig",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionInfo",
+    "EchRejected",
+    "ExternalPsk",
+    "FileKeyLog",
+    "FileTicketStore",
+    "HandshakeError",
+    "HelperClient",
+    "KernelUnavailable",
+    "MemoryTicketStore",
+    "Negotiate",
+    "NotNegotiated",
+    "OptionPolicy",
+    "OptionRefused",
+    "Padding",
+    "PeerError",
+    "ProgramFile",
+    "ProgramMode",
+    "ProgramPolicy",
+    "ProgramRefused",
+    "ProtocolViolation",
+    "Reason",
+    "Server",
+    "ServerConfig",
+    "Session",
+    "SessionClosed",
+    "SessionConfig",
+    "SessionInfo",
+    "SessionLost",
+    "Shipment",
+    "Stream",
+    "StreamReset",
+    "TCPLSError",
+    "Ticket",
+    "TicketScope",
+    "TicketStore",
+    "connect",
+    "parse_option",
+    "read_public_key",
+    "serve",
+]
