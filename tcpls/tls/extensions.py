@@ -191,6 +191,20 @@ def write_code_points(points: Sequence[int]) -> bytes:
     return b"".join(point.to_bytes(2, "big") for point in (2 * len(points), *points))
 
 
+# certificate_authorities (RFC 8446 4.2.4)
+
+
+def read_authorities(contents: Buffer) -> list[bytes]:
+    """The distinguished names of authorities that certificates should lead to, in DER."""
+    reader = Reader(contents)
+    authorities = reader.vector(2, least=3)
+    reader.end()
+    found = []
+    while authorities.remaining:
+        found.append(authorities.opaque(2, least=1))
+    return found
+
+
 # application_layer_protocol_negotiation (RFC 7301 section 3.1)
 
 

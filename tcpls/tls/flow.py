@@ -133,6 +133,10 @@ class Flow:
         events, self._events = self._events, []
         return events
 
+    def withdraw(self) -> None:
+        """Takes back what was said and has not been drained: nothing of it may go out any more."""
+        self._events.clear()
+
     def send(self, message: bytes, hashed: bytes | None = None, *, epoch: Epoch | None = None) -> None:
         """`hashed`: what the transcript takes in place of a message that only wraps it (RFC 9849 6.1.5).
 

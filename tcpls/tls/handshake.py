@@ -95,6 +95,8 @@ class Handshake:
                 raise HandshakeError(Reason.MESSAGE_ACROSS_KEYS)
             # RFC 8446 4.1.4: what follows a retry answers it, and cannot have come along with what led to it.
             if flow.flight_over and self._reassembly.pending:
+                # The answer stays here: a peer that had it would await what comes next in place of the alert.
+                flow.withdraw()
                 raise HandshakeError(Reason.UNEXPECTED_MESSAGE, "ahead of its turn")
             flow.flight_over = False
 

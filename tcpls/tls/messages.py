@@ -13,6 +13,7 @@ from tcpls.tls.extensions import (
     Place,
     check_places,
     read_alpn,
+    read_authorities,
     read_extensions,
     read_server_name,
     write_extensions,
@@ -221,6 +222,8 @@ class CertificateRequest:
         extensions = read_extensions(reader)
         reader.end()
         check_places(extensions, Place.REQUEST)
+        if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
+            read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
         return cls(context, extensions)
 
     def write(self) -> bytes:

@@ -14,6 +14,7 @@ from tcpls.tls.extensions import (
     ExtensionType,
     Place,
     check_places,
+    read_authorities,
     read_client_shares,
     read_code_points,
     read_offered_versions,
@@ -59,6 +60,8 @@ class Offer:
         groups, schemes, shares = _read_key_exchange(extensions)
         if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
+        if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
+            read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
         # RFC 8446 4.2.10: in a ClientHello it is empty.
         if extensions.get(ExtensionType.EARLY_DATA):
             raise HandshakeError(Reason.BAD_LENGTH, "early_data")
@@ -139,16 +142,19 @@ _MAY_CHANGE = frozenset(
 )
 
 
-def _check_second_psks(first: OfferedPsks | None, second: OfferedPsks | None) -> None:
+def _check_second_psks(first: OfferedPsks | None, second: OfferedPsks | None, chosen: bytes | None) -> None:
     # RFC 8446 4.1.2: keys that do not fit the retry's suite may be left out; none may be added.
     before = iter(() if first is None else (identity for identity, _ in first.identities))
-    after = () if second is None else (identity for identity, _ in second.identities)
-    if not all(identity in before for identity in after):
+    after = [] if second is None else [identity for identity, _ in second.identities]
+    if not all(identity in before for identity in after) or not (chosen is None or chosen in after):
         raise HandshakeError(Reason.CHANGED_HELLO, "pre-shared keys")
 
 
-def check_second(first: Offer, second: Offer, group: Group) -> None:
-    """Refuses a second ClientHello that does not do what the HelloRetryRequest asked, or does more."""
+def check_second(first: Offer, second: Offer, group: Group, chosen: bytes | None = None) -> None:
+    """Refuses a second ClientHello that does not do what the HelloRetryRequest asked, or does more.
+
+    `chosen`: the identity of a pre-shared key that fits the suite of the retry, which the client keeps.
+    """
     before, after = first.hello, second.hello
     # RFC 8446 4.2.10: early data is not offered again.
     removed = {ExtensionType.EARLY_DATA} | _MAY_CHANGE
@@ -165,7 +171,7 @@ def check_second(first: Offer, second: Offer, group: Group) -> None:
     )
     if not same:
         raise HandshakeError(Reason.CHANGED_HELLO)
-    _check_second_psks(first.psks, second.psks)
+    _check_second_psks(first.psks, second.psks, chosen)
     # RFC 8446 4.1.2 and 4.2.8: one share, of the group that was asked for.
     if list(second.shares) != [group]:
         raise HandshakeError(Reason.CHANGED_HELLO, "key share")

@@ -65,10 +65,10 @@ class ExpectClientHello:
         flow.transcript.add(message.raw)
         if group is None or group in offer.shares:
             return _Reply(server, offer, suite, group, psk, retried=False).send()
-        return _retry(server, offer, suite, group)
+        return _retry(server, offer, suite, group, psk)
 
 
-def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group) -> State:
+def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group, psk: ChosenPsk | None) -> State:
     flow = server.flow
     if flow.skips_early_data:
         flow.early_data = EarlyData.RETRIED
@@ -80,7 +80,7 @@ def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group) -> St
     request = ServerHello(RETRY_RANDOM, offer.hello.session_id, suite.code, extensions)
     flow.send(server.ech.confirm_retry(flow, request, suite).write())
     flow.flight_over = True
-    return ExpectSecondClientHello(server, offer, suite, group)
+    return ExpectSecondClientHello(server, offer, suite, group, psk)
 
 
 def _choose_psk(server: Server, offer: Offer, suites: Sequence[CipherSuite], message: Message) -> ChosenPsk | None:
@@ -106,12 +106,13 @@ class ExpectSecondClientHello:
     first: Offer
     suite: CipherSuite
     group: Group
+    psk: ChosenPsk | None
     accepts: Collection[int] = field(default=(HandshakeType.CLIENT_HELLO,), init=False)
 
     def receive(self, message: Message) -> State:
         message = self.server.ech.second(message)
         offer = Offer.read(ClientHello.read(message.body()))
-        check_second(self.first, offer, self.group)
+        check_second(self.first, offer, self.group, None if self.psk is None else self.psk.psk.identity)
         # RFC 8446 4.2.10: early data ends where the second ClientHello begins.
         self.server.flow.skips_early_data = False
         psk = _choose_psk(self.server, offer, (self.suite,), message)
@@ -215,8 +216,8 @@ class _Reply:
     def _encrypted_extensions(self, alpn: bytes | None, answer: Answer, tickets: int) -> EncryptedExtensions:
         extensions: Extensions = {}
         config = self.server.config
-        # RFC 6066 section 3: an empty server_name tells that the name was looked at.
-        if self.offer.server_name is not None:
+        # RFC 6066 section 3: an empty server_name tells that the name was looked at; a resumption does not do it again.
+        if self.offer.server_name is not None and (self.psk is None or self.psk.state is None):
             extensions[ExtensionType.SERVER_NAME] = b""
         if alpn is not None:
             extensions[ExtensionType.ALPN] = write_alpn((alpn,))

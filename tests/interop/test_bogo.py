@@ -1,0 +1,308 @@
+"""BoringSSL's test runner, where it is built; and the shim that it drives, against our own engine, always."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tcpls.errors import Alert, AlertReceived, HandshakeError, Reason
+from tcpls.protocol.base import Role
+from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.connection import ClientConnection, ServerConnection
+from tcpls.tls.messages import ClientHello
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket
+from tests.engine import ENGINE
+from tests.engine import NAME as ENGINE_NAME
+from tests.interop.bogo.exchange import Exchange, hang_up, shake_hands
+from tests.interop.bogo.flags import UNIMPLEMENTED, Unimplemented, parse
+from tests.interop.conftest import Pki
+from tests.unit.tls.pair import NAME
+
+FOLDER = Path(__file__).parent / "bogo"
+ROOT = FOLDER.parents[2]
+VARIABLE = "TCPLS_BOGO"
+TIMEOUT = 20.0
+RUN_TIMEOUT = 1800
+SHIM_ID = 0x0102030405060708
+
+
+@pytest.mark.feature("1,700 ways to do wrong", peer="BoringSSL's runner", role="client and server")
+def test_runner(tmp_path: Path) -> None:
+    runner = os.environ.get(VARIABLE)
+    if not runner:
+        pytest.skip(f"{VARIABLE} names no binary of BoringSSL's test runner")
+    output = tmp_path / "results.json"
+    command = [
+        runner, "-shim-path", str(FOLDER / "shim"), "-shim-config", str(FOLDER / "config.json"), "-allow-unimplemented",
+        "-pipe", "-num-workers", str(os.cpu_count() or 1), "-json-output", str(output),
+    ]  # fmt: skip
+    # The path of a Unix socket is short, and pytest's folders are not.
+    with tempfile.TemporaryDirectory() as folder, forker(f"{folder}/socket") as environment:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            timeout=RUN_TIMEOUT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    results = json.loads(output.read_text())
+    failed = sorted(name for name, result in results["tests"].items() if result["actual"] == "FAIL")
+    counts = results["num_failures_by_type"]
+    print(counts)
+    assert not failed, f"{failed}\n{done.stdout[-20000:]}"
+    assert done.returncode == 0, done.stdout[-4000:]
+    # A shim that refuses everything fails nothing either.
+    assert counts["PASS"] > 500
+
+
+@contextmanager
+def forker(path: str) -> Iterator[dict[str, str]]:
+    """The environment of shims that are forks of one process, which is there as long as the context."""
+    command = [sys.executable, "-m", "tests.interop.bogo.forker", path]
+    environment = os.environ | {"TCPLS_PYTHON": sys.executable, "TCPLS_TEST_ENGINE": ENGINE_NAME}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield environment | {"TCPLS_BOGO_FORKER": path}
+        finally:
+            process.kill()
+
+
+# The shim alone
+
+
+class Runner:
+    """A listener in the runner's place, with the shim as its only client."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(TIMEOUT)
+        self._shim: subprocess.Popen[str] | None = None
+
+    def start(self, *flags: str | Path, environment: dict[str, str] | None = None) -> None:
+        port = self._listener.getsockname()[1]
+        command = [str(FOLDER / "shim"), "-port", str(port), "-shim-id", str(SHIM_ID), *map(str, flags)]
+        environment = environment or os.environ | {"TCPLS_PYTHON": sys.executable, "TCPLS_TEST_ENGINE": ENGINE_NAME}
+        self._shim = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def accept(self) -> socket.socket:
+        sock, _ = self._listener.accept()
+        sock.settimeout(TIMEOUT)
+        assert sock.recv(8, socket.MSG_WAITALL) == SHIM_ID.to_bytes(8, "little")
+        return sock
+
+    def finish(self) -> tuple[int, str]:
+        """The shim's exit code, and what it said."""
+        assert self._shim is not None
+        _, said = self._shim.communicate(timeout=TIMEOUT)
+        return self._shim.returncode, said
+
+    def close(self) -> None:
+        self._listener.close()
+        if self._shim is not None:
+            self._shim.kill()
+            self._shim.communicate(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+def serve_flags(pki: Pki) -> list[str | Path]:
+    files = pki.certificates["p256"]
+    return ["-server", "-cert-file", files.certificate, "-key-file", files.key]
+
+
+def visit_flags(pki: Pki) -> list[str | Path]:
+    return ["-host-name", NAME, "-trust-cert", pki.authority]
+
+
+def visit(sock: socket.socket, pki: Pki, ticket: Ticket | None = None) -> Exchange:
+    """A client of ours, for a shim that serves."""
+    config = ClientConfig(NAME, pki.trust, engine=ENGINE, tickets=1, ticket=ticket)
+    connection = ClientConnection(config, random=os.urandom, time=datetime.now(UTC))
+    return Exchange(sock, shake_hands(sock, connection, server=False), Role.CLIENT)
+
+
+def serve(sock: socket.socket, pki: Pki, keys: TicketKeys) -> Exchange:
+    """A server of ours, for a shim that is a client."""
+    config = ServerConfig((pki.certificates["p256"].identity,), engine=ENGINE, ticket_keys=keys)
+    connection = ServerConnection(config, random=os.urandom, time=datetime.now(UTC))
+    return Exchange(sock, shake_hands(sock, connection, server=True), Role.SERVER)
+
+
+def talk(exchange: Exchange) -> None:
+    """What the runner does in most of its tests."""
+    exchange.write(b"\x00abc")
+    assert exchange.read(16) == bytes(byte ^ 0xFF for byte in b"\x00abc")
+    exchange.shut_down(check=True)
+
+
+def test_shim_serves_and_resumes(pki: Pki, runner: Runner) -> None:
+    runner.start(*serve_flags(pki), "-resume-count", "1", "-check-close-notify", "-expect-server-name", NAME)
+    ticket = None
+    for resumed in (False, True):
+        sock = runner.accept()
+        exchange = visit(sock, pki, ticket)
+        assert exchange.established.resumed is resumed
+        talk(exchange)
+        ticket = exchange.established.ticket(exchange.tickets[0], datetime.now(UTC).timestamp())
+        hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_visits_and_resumes(pki: Pki, runner: Runner) -> None:
+    runner.start(*visit_flags(pki), "-resume-count", "1", "-check-close-notify", "-expect-no-hrr")
+    keys = TicketKeys(ENGINE, os.urandom)
+    for resumed in (False, True):
+        sock = runner.accept()
+        exchange = serve(sock, pki, keys)
+        assert exchange.established.resumed is resumed
+        assert exchange.established.server_name == NAME
+        talk(exchange)
+        hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_a_shim_that_is_a_fork(pki: Pki, runner: Runner) -> None:
+    with tempfile.TemporaryDirectory() as folder, forker(f"{folder}/socket") as environment:
+        for flags, outcome in (((), (0, "")), (("-no-such",), (UNIMPLEMENTED, "unimplemented: the flag -no-such\n"))):
+            runner.start(*serve_flags(pki), "-check-close-notify", *flags, environment=environment)
+            if not flags:
+                sock = runner.accept()
+                talk(visit(sock, pki))
+                hang_up(sock)
+            assert runner.finish() == outcome
+
+
+def test_shim_exports(pki: Pki, runner: Runner) -> None:
+    flags = ["-export-keying-material", "20", "-export-label", "label", "-export-context", "context"]
+    runner.start(*serve_flags(pki), *flags, "-shim-writes-first", "-shim-shuts-down", "-check-close-notify")
+    sock = runner.accept()
+    exchange = visit(sock, pki)
+    received = b""
+    while len(received) < 25:
+        received += exchange.read(25 - len(received))
+    assert received == exchange.established.export(b"label", b"context", 20) + b"hello"
+    exchange.shut_down(check=True)
+    hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-expect-hrr"], "retried: got False, wanted True"),
+        (["-select-alpn", "h2"], "application protocol: got b'', wanted b'h2'"),
+        (["-expect-curve-id", "24"], "wanted 'secp384r1'"),
+        (["-expect-server-name", "another.example"], "wanted 'another.example'"),
+        (["-expect-no-server-name"], f"the client sent the server name {NAME}"),
+        (["-handshake-never-done"], "the handshake was complete"),
+    ],
+)
+def test_what_is_not_as_expected(pki: Pki, runner: Runner, flags: list[str], said: str) -> None:
+    runner.start(*serve_flags(pki), *flags)
+    sock = runner.accept()
+    try:
+        visit(sock, pki)
+    except HandshakeError as error:
+        assert error.reason is Reason.CONNECTION_CLOSED
+    hang_up(sock)
+    code, output = runner.finish()
+    assert code == 1
+    assert said in output
+
+
+def test_shim_names_the_reason(pki: Pki, runner: Runner) -> None:
+    runner.start(*serve_flags(pki))
+    sock = runner.accept()
+    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    assert sock.recv(64) == bytes((21, 3, 3, 0, 2, 2, Alert.UNEXPECTED_MESSAGE))
+    hang_up(sock)
+    code, said = runner.finish()
+    assert code == 1
+    assert Reason.BAD_RECORD_HEADER.name in said
+
+
+@pytest.mark.parametrize("flags", [["-verify-fail"], ["-host-name", "another.example"]])
+def test_shim_verifies(pki: Pki, runner: Runner, flags: list[str]) -> None:
+    runner.start(*visit_flags(pki), *flags)
+    sock = runner.accept()
+    with pytest.raises(AlertReceived) as caught:
+        serve(sock, pki, TicketKeys(ENGINE, os.urandom))
+    assert caught.value.alert == Alert.BAD_CERTIFICATE
+    hang_up(sock)
+    code, said = runner.finish()
+    assert code == 1
+    assert "CertificateError" in said
+
+
+@pytest.mark.parametrize("flags", [["-dtls"], ["-max-version", "771"], ["-curves", "21"], ["-verify-prefs", "513"]])
+def test_what_is_not_implemented(runner: Runner, flags: list[str]) -> None:
+    runner.start(*flags)
+    code, said = runner.finish()
+    assert code == UNIMPLEMENTED
+    assert said.startswith("unimplemented: ")
+
+
+def test_peers_of_older_versions(pki: Pki, runner: Runner) -> None:
+    runner.start(*serve_flags(pki))
+    sock = runner.accept()
+    hello = ClientHello(bytes(32), b"", (0xC02F,), {}).write()
+    half = len(hello) // 2
+    for part in (hello[:half], hello[half:]):
+        sock.sendall(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+    assert sock.recv(64)[-1] == Alert.PROTOCOL_VERSION
+    hang_up(sock)
+    assert runner.finish()[0] == UNIMPLEMENTED
+
+
+def test_flags() -> None:
+    line = (
+        "-port 0x10 -curves 29 -curves 23 -on-resume-expect-session-miss -on-handshaker-server "
+        "-on-shim-on-initial-host-name a -new-x509-credential -cert-file b -signing-prefs 1027 "
+        "-new-psk-credential -psk-importer-key YWJj -on-retry-expect-selected-credential 1"
+    )
+    initial, resume, retry = parse(shlex.split(line))
+    assert (initial.port, resume.port, retry.port) == (16, 16, 16)
+    assert initial.curves == resume.curves == [29, 23]
+    assert (initial.expect_session_miss, resume.expect_session_miss, retry.expect_session_miss) == (False, True, False)
+    assert not initial.server
+    assert (initial.host_name, resume.host_name) == ("a", "")
+    first, second = retry.credentials
+    assert (first.cert_file, first.signing_prefs, second.psk_importer_key) == ("b", [1027], b"abc")
+    assert (initial.expect_selected_credential, retry.expect_selected_credential) == (None, 1)
+    assert not retry.default.cert_file
+    with pytest.raises(Unimplemented, match="the flag -no-such"):
+        parse(["-server", "-no-such"])
+
+
+def test_configuration() -> None:
+    """Every test that is left out has a reason, and every name that the map gives to an error is one of ours."""
+    config = json.loads((FOLDER / "config.json").read_text())
+    assert all(reason.endswith(".") for reason in config["DisabledTests"].values())
+    names = {f"{reason.name}:" for reason in Reason}
+    alerts = {f"sent the alert {alert.label}" for alert in Alert}
+    for error, ours in config["ErrorMap"].items():
+        assert ours, error
+        for each in ours:
+            in_words = each == each.lower() and not each.startswith("sent the alert")
+            assert in_words or each in names | alerts, each
