@@ -15,12 +15,17 @@ from tcpls.tls.tickets import Ticket
 from tests.interop.bogo.configure import ENGINE, ExpectationFailed, client_config, server_config
 from tests.interop.bogo.exchange import Clock, Exchange, dial, hang_up, shake_hands
 from tests.interop.bogo.expect import check_established, check_tickets
-from tests.interop.bogo.flags import Settings, parse
+from tests.interop.bogo.flags import Settings, Unimplemented, parse
+
+ROLE = "TCPLS_BOGO_ROLE"
+"""Names the one role that is to be tested, "client" or "server"."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code. Raises `Unimplemented`."""
     initial, resume, _ = parse(arguments)
+    if os.environ.get(ROLE) == ("client" if initial.server else "server"):
+        raise Unimplemented("the other role")
     session = _Session()
     for number in range(initial.resume_count + 1):
         settings = resume if number else initial
