@@ -97,6 +97,7 @@ class Reason(enum.Enum):
 
     # Certificates.
     NO_CERTIFICATE = "the peer sent no certificate"
+    CERTIFICATE_REQUIRED = "the client sent no certificate, and one is required"
     BAD_CERTIFICATE = "the peer's certificate cannot be used"
     UNTRUSTED_CERTIFICATE = "the peer's certificate does not lead to a trusted authority"
     CERTIFICATE_EXPIRED = "the peer's certificate is outside its period of validity"
@@ -162,6 +163,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.TOO_MUCH_EARLY_DATA: Alert.UNEXPECTED_MESSAGE,
     Reason.CONNECTION_CLOSED: Alert.CLOSE_NOTIFY,
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
+    Reason.CERTIFICATE_REQUIRED: Alert.CERTIFICATE_REQUIRED,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,
     Reason.UNTRUSTED_CERTIFICATE: Alert.UNKNOWN_CA,
     Reason.CERTIFICATE_EXPIRED: Alert.CERTIFICATE_EXPIRED,

@@ -125,7 +125,9 @@ TICKETS = 2
 class _TrustsNobody:
     """For a client of a pre-shared key, on a machine without any authorities."""
 
-    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+    subjects: tuple[bytes, ...] = ()
+
+    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "there are no authorities here")
 
 

@@ -51,7 +51,7 @@ class Client:
 
     def for_public_name(self, rejected: Rejected) -> Client:
         """RFC 9849 6.1.6 and 6.1.7: the rest of the handshake is with the public server, and gives nothing away."""
-        config = replace(self.config, server_name=rejected.public_name, psks=(), ticket=None, ech=())
+        config = replace(self.config, server_name=rejected.public_name, psks=(), ticket=None, ech=(), identities=())
         return replace(self, config=config, ech=rejected)
 
     @property

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.client_flight import Agreed, ExpectEncryptedExtensions
+from tcpls.tls.client_finish import Agreed
+from tcpls.tls.client_flight import ExpectEncryptedExtensions
 from tcpls.tls.client_hello import Client, second_hello, send_early_secret, send_hello, write_hello_extensions
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import offer_ech

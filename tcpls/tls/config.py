@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
+from tcpls.tls.der import DerError
 from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
@@ -19,6 +23,7 @@ from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
+from tcpls.tls.x509 import Certificate
 
 DEFAULT_SUITES = (
     CipherSuite.AES_128_GCM_SHA256,
@@ -47,11 +52,25 @@ class Identity:
     signer: Signer = field(repr=False)
     names: tuple[str, ...] = ()
 
+    @property
+    def issuers(self) -> tuple[bytes, ...]:
+        """The names, in DER, of those who issued the chain's certificates; what does not parse is left out."""
+        return _issuers(self.chain)
+
     def serves(self, name: str) -> bool:
         """Whether the certificate is for this host name; a wildcard stands for one label (RFC 9525 6.3)."""
         name = name.lower()
         parent = name.partition(".")[2]
         return name in self.names or (parent != "" and f"*.{parent}" in self.names)
+
+
+@lru_cache
+def _issuers(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    found = []
+    for der in chain:
+        with suppress(DerError):
+            found.append(Certificate.parse(der).issuer)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,14 @@ class Answer:
     def __post_init__(self) -> None:
         if len(self.remembered) > MAX_REMEMBERED:
             raise ConfigurationError(f"a ticket holds {MAX_REMEMBERED} bytes of the application's own")
+
+
+class ClientAuth(enum.Enum):
+    """Whether clients are asked for a certificate, and whether one that has none is refused (RFC 8446 4.3.2)."""
+
+    NONE = "none"
+    REQUEST = "request"
+    REQUIRE = "require"
 
 
 def no_answer(hello: ClientHello) -> Answer:
@@ -119,7 +146,8 @@ class ClientConfig:
     `groups`: the default is what the engine has. `shares`: how many of them get a key share in the first ClientHello;
     None: the first, and with a hybrid also its curve alone. `ticket` resumes a session, if it is still good for
     this server; `psks` are offered behind it. `tickets` is how many new tickets are asked for; 0 says that none are
-    of use, unless there is something to resume. `early_data`: to offer it, if the ticket allows it.
+    of use, unless there is something to resume. `early_data`: to offer it, if the ticket allows it. `identities`: of
+    this client, for servers that ask for one; the first that a server can use is shown.
     """
 
     server_name: str | None
@@ -145,6 +173,7 @@ class ClientConfig:
     """Bytes of content, type and padding that a protected record to this end may have (RFC 8449); None: not said."""
     padding: Padding = NO_PADDING
     early_data: bool = False
+    identities: tuple[Identity, ...] = ()
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -211,6 +240,11 @@ class ServerConfig:
     padding: Padding = NO_PADDING
     early_data: EarlyDataPolicy | None = None
     """With it, tickets allow early data, and it is accepted."""
+    client_auth: ClientAuth = ClientAuth.NONE
+    client_trust: Trust | None = None
+    """Whose clients are known; None: any certificate is taken, and says nothing."""
+    schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
+    """What clients may sign with."""
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):
@@ -219,8 +253,8 @@ class ServerConfig:
         if not 0 <= self.tickets <= MAX_TICKETS:
             raise ConfigurationError(f"a server gives 0 to {MAX_TICKETS} tickets")
         _check_record_size_limit(self.record_size_limit)
-        if not self.suites:
-            raise ConfigurationError("at least one cipher suite is needed")
+        if not (self.suites and self.schemes):
+            raise ConfigurationError("at least one cipher suite and one signature scheme is needed")
         if self.early_data is not None and self.ticket_keys is None:
             raise ConfigurationError("early data needs tickets")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))

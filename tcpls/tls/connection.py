@@ -418,7 +418,7 @@ class ClientConnection(TLSConnection):
 
 
 class ServerConnection(TLSConnection):
-    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets.
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets and for clients' certificates.
 
     Early data that is accepted comes out of `early_records` before the handshake is complete. Whoever sent it is not
     known to be there: it may be a replay to another server, so that nothing is to be done for it that may not be done

@@ -62,8 +62,15 @@ class PublicKey(Protocol):
 class Trust(Protocol):
     """The authorities that a peer's certificate must lead to."""
 
-    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
-        """Validates the DER `chain`, its end first, for a host name or IP address. Raises `CertificateError`."""
+    @property
+    def subjects(self) -> tuple[bytes, ...]:
+        """Their names in DER."""
+
+    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
+        """Validates the DER `chain`, its end first, for the host name or IP address of a server.
+
+        None: for a client, whose name nobody has asked for. Raises `CertificateError`.
+        """
 
 
 class CryptoEngine(Protocol):

@@ -205,6 +205,14 @@ def read_authorities(contents: Buffer) -> list[bytes]:
     return found
 
 
+def write_authorities(names: Sequence[bytes]) -> bytes:
+    writer = Writer()
+    with writer.vector(2):
+        for name in names:
+            writer.opaque(2, name)
+    return writer.bytes()
+
+
 # application_layer_protocol_negotiation (RFC 7301 section 3.1)
 
 

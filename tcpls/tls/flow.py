@@ -68,12 +68,25 @@ class ReadSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Who the peer is. `certificates`: its chain in DER. `scheme`: that it proved to have the key with.
+
+    `verified`: this end knows the peer by that chain, or by a key that both share.
+    """
+
+    certificates: tuple[bytes, ...] = ()
+    scheme: SignatureScheme | None = None
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a complete handshake agreed on. `peer_extensions` are those that TLS itself does not know.
 
-    `group` is None for psk_ke, `signature_scheme` for a handshake without certificates, which was authenticated by a
-    ticket (`resumed`) or by an external key (`psk_identity`). `verified`: the client knows who the server is.
-    `remembered`: what the ticket held of the application's own. `early_exporter` is there when early data was accepted.
+    `group` is None for psk_ke, `signature_scheme` (the server's) for a handshake without certificates, which was
+    authenticated by a ticket (`resumed`) or by an external key (`psk_identity`). `verified`: this end knows who the
+    peer is. `remembered`: what the ticket held of the application's own. `early_exporter` is there when early data was
+    accepted.
     """
 
     suite: CipherSuite

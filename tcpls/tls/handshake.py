@@ -121,7 +121,10 @@ class ClientHandshake(Handshake):
 
 
 class ServerHandshake(Handshake):
-    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets. `end_of_early_data`: as above."""
+    """Waits for a ClientHello. `time`, aware of its zone, is needed for tickets and for clients' certificates.
+
+    `end_of_early_data`: as above.
+    """
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class ServerHandshake(Handshake):
         key_log: KeyLog = NULL_KEY_LOG,
         end_of_early_data: bool = True,
     ) -> None:
-        if time is None and config.ticket_keys is not None:
-            raise ApiMisuse("tickets need the time")
+        if time is None and (config.ticket_keys is not None or config.client_trust is not None):
+            raise ApiMisuse("tickets and clients' certificates need the time")
         flow = Flow(config.engine, key_log, end_of_early_data=end_of_early_data)
         super().__init__(flow, ExpectClientHello(Server(config, flow, random, time)))

@@ -235,30 +235,34 @@ class CertificateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """`chain`: DER certificates, the end entity's first."""
+    """`chain`: DER certificates, the end entity's first. `extensions`: of the end entity alone."""
 
     context: bytes
     chain: tuple[bytes, ...]
+    extensions: Extensions = field(default_factory=dict)
 
     @classmethod
     def read(cls, reader: Reader, offered: Collection[int]) -> Certificate:
-        """Extensions of the entries must be among the `offered`; none that may be is of use to this package."""
+        """Extensions of the entries must be among the `offered`."""
         context = reader.opaque(1)
         entries = reader.vector(3)
         reader.end()
-        chain = []
+        chain: list[bytes] = []
+        first: Extensions = {}
         while entries.remaining:
             chain.append(entries.opaque(3, least=1))
-            check_places(read_extensions(entries), Place.CERTIFICATE, offered)
-        return cls(context, tuple(chain))
+            extensions = read_extensions(entries)
+            check_places(extensions, Place.CERTIFICATE, offered)
+            first = extensions if len(chain) == 1 else first
+        return cls(context, tuple(chain), first)
 
     def write(self) -> bytes:
         writer = Writer()
         writer.opaque(1, self.context)
         with writer.vector(3):
-            for certificate in self.chain:
+            for number, certificate in enumerate(self.chain):
                 writer.opaque(3, certificate)
-                write_extensions(writer, ())
+                write_extensions(writer, () if number else self.extensions.items())
         return frame(HandshakeType.CERTIFICATE, writer.bytes())
 
 
@@ -281,9 +285,10 @@ class CertificateVerify:
         return frame(HandshakeType.CERTIFICATE_VERIFY, writer.bytes())
 
 
-def signed_content(transcript_hash: bytes) -> bytes:
-    """What the server's CertificateVerify signs (RFC 8446 4.4.3)."""
-    return b" " * 64 + b"TLS 1.3, server CertificateVerify\0" + transcript_hash
+def signed_content(transcript_hash: bytes, *, by_client: bool = False) -> bytes:
+    """What a CertificateVerify signs (RFC 8446 4.4.3)."""
+    end = b"client" if by_client else b"server"
+    return b" " * 64 + b"TLS 1.3, " + end + b" CertificateVerify\0" + transcript_hash
 
 
 @dataclass(frozen=True, slots=True)

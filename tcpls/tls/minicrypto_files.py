@@ -27,7 +27,7 @@ from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509 import Certificate, pem_blocks
 from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS
-from tcpls.tls.x509_extensions import SERVER_AUTH
+from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
 
 _HASHES = {"sha256": SHA256, "sha384": SHA384, "sha512": SHA512}
 
@@ -63,13 +63,18 @@ class MiniTrustStore:
         """The certificates of a PEM file; `source` is what errors call it."""
         return cls(_certificates(pem, source, "no certificates"))
 
-    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+    @property
+    def subjects(self) -> tuple[bytes, ...]:
+        return tuple(each.subject for each in self._authorities)
+
+    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         try:
             parsed = [Certificate.parse(der) for der in chain]
         except DerError as error:
             raise CertificateError(Reason.BAD_CERTIFICATE, str(error)) from None
-        validate_path(parsed, self._authorities, SERVER_AUTH, time, signed_by)
-        check_name(parsed[0], name)
+        validate_path(parsed, self._authorities, CLIENT_AUTH if name is None else SERVER_AUTH, time, signed_by)
+        if name is not None:
+            check_name(parsed[0], name)
 
 
 def _certificates(pem: bytes, source: str, none: str) -> list[Certificate]:

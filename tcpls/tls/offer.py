@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.config import Identity, ServerConfig
+from tcpls.tls.algorithms import Group
+from tcpls.tls.authentication import Chosen
+from tcpls.tls.config import ServerConfig
 from tcpls.tls.extensions import (
     TLS_1_3,
     Extensions,
@@ -196,7 +197,7 @@ def choose_group(config: ServerConfig, offer: Offer) -> Group:
     raise HandshakeError(Reason.NO_COMMON_GROUP)
 
 
-def choose_identity(config: ServerConfig, offer: Offer) -> tuple[Identity, SignatureScheme]:
+def choose_identity(config: ServerConfig, offer: Offer) -> Chosen:
     """An identity with the name that was asked for, or else the first, whose key the client can verify."""
     if not config.identities:
         raise HandshakeError(Reason.NO_COMMON_PSK)
@@ -208,7 +209,7 @@ def choose_identity(config: ServerConfig, offer: Offer) -> tuple[Identity, Signa
     for identity in named or config.identities:
         for scheme in identity.signer.schemes:
             if scheme in offer.schemes:
-                return identity, scheme
+                return Chosen(identity, scheme)
     raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
 
 

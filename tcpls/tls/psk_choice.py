@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 
@@ -28,10 +28,17 @@ class ChosenPsk:
     state: TicketState | None
 
 
-def choose_psk(config: ServerConfig, offer: Offer, suites: Sequence[CipherSuite], now: int) -> ChosenPsk | None:
+def choose_psk(
+    config: ServerConfig,
+    offer: Offer,
+    suites: Sequence[CipherSuite],
+    now: int,
+    good: Callable[[TicketState], bool],
+) -> ChosenPsk | None:
     """The first key that this server knows, that one of `suites` fits, and that may be used in a common mode.
 
-    Its binder is still to be checked. None: certificates are to be used. `now`: milliseconds since 1970.
+    Its binder is still to be checked. None: certificates are to be used. `now`: milliseconds since 1970. `good`:
+    whether a ticket's session is still one that this server would have.
     """
     if offer.psks is None:
         return None
@@ -45,6 +52,8 @@ def choose_psk(config: ServerConfig, offer: Offer, suites: Sequence[CipherSuite]
         if found is None:
             continue
         psk, state = found
+        if state is not None and not good(state):
+            continue
         # RFC 8446 4.2.11: a key goes with one hash. The suite that it was made under is the only one for early data.
         fitting = [suite for suite in common if psk.fits(suite)]
         if fitting:

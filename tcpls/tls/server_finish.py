@@ -20,12 +20,12 @@ from tcpls.tls.messages import (
     NewSessionTicket,
 )
 from tcpls.tls.suites import Random
-from tcpls.tls.tickets import TicketState
+from tcpls.tls.tickets import MAX_TICKET_CHAIN, TicketState
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What every state of one server's handshake shares. `time`: of the handshake, which tickets need."""
+    """What every state of one server's handshake shares. `time`: of the handshake, for tickets and certificates."""
 
     config: ServerConfig
     flow: Flow
@@ -75,7 +75,8 @@ class Issue:
 
     def send(self, outcome: Outcome) -> None:
         server, keys = self.server, self.server.config.ticket_keys
-        if keys is None:
+        # A ticket that no client would keep is of no use.
+        if keys is None or sum(map(len, outcome.peer_certificates)) > MAX_TICKET_CHAIN:
             return
         limit = 0 if server.config.early_data is None else server.config.early_data.limit
         for number in range(self.count):

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpls.errors import ApiMisuse
-from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.config import Answer, Identity
+from tcpls.tls.algorithms import Group
+from tcpls.tls.authentication import show
+from tcpls.tls.client_certificate import ExpectCertificate, authenticates, certificate_request
+from tcpls.tls.config import Answer
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.server import hear
 from tcpls.tls.extensions import (
@@ -20,20 +22,17 @@ from tcpls.tls.extensions import (
     write_server_share,
     write_u16,
 )
-from tcpls.tls.flow import Epoch, Outcome, State
+from tcpls.tls.flow import Epoch, Outcome, Peer, State
 from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import (
     RANDOM_SIZE,
     RETRY_RANDOM,
-    Certificate,
-    CertificateVerify,
     ClientHello,
     EncryptedExtensions,
     Finished,
     HandshakeType,
     Message,
     ServerHello,
-    signed_content,
 )
 from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_identity, choose_suite
 from tcpls.tls.psk import PskMode
@@ -85,7 +84,7 @@ def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group, psk: 
 
 def _choose_psk(server: Server, offer: Offer, suites: Sequence[CipherSuite], message: Message) -> ChosenPsk | None:
     """The pre-shared key to use, once its binder was found to be right; None for a handshake with certificates."""
-    psk = choose_psk(server.config, offer, suites, server.now)
+    psk = choose_psk(server.config, offer, suites, server.now, lambda state: authenticates(server, state))
     if psk is None or offer.psks is None:
         offer.require_certificate()
         return None
@@ -145,20 +144,23 @@ class _Reply:
             encrypted.extensions[ExtensionType.EARLY_DATA] = b""
         secrets = self._hello()
         flow.send(encrypted.write())
+        request = None if chosen is None else certificate_request(config)
+        if request is not None:
+            flow.send(request.write())
         if chosen is not None:
-            flow.send(Certificate(b"", chosen[0].chain).write())
-            self._sign(*chosen)
+            show(flow, chosen, b"", by_client=False)
         flow.send(Finished(secrets.server.verify_data(flow.transcript.digest())).write())
         application = secrets.application(flow.transcript.digest())
         flow.log_application(application)
         flow.write_with(Epoch.APPLICATION, application.server)
+        peer = self._known_client()
         outcome = Outcome(
             suite=self.suite,
             group=self.group,
-            signature_scheme=None if chosen is None else chosen[1],
+            signature_scheme=None if chosen is None else chosen.scheme,
             alpn=alpn,
             server_name=self.offer.server_name,
-            peer_certificates=(),
+            peer_certificates=peer.certificates,
             peer_extensions={
                 kind: contents for kind, contents in self.offer.hello.extensions.items() if kind not in PLACES
             },
@@ -168,6 +170,7 @@ class _Reply:
             retried=self.retried,
             # Known once the client's Finished is.
             resumption=ResumptionSecret(flow.engine, self.suite, b""),
+            verified=peer.verified,
             resumed=psk is not None and psk.state is not None,
             psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
             remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
@@ -176,8 +179,18 @@ class _Reply:
             early_exporter=flow.early_exporter,
         )
         issue = Issue(self.server, tickets, answer.remembered)
-        finish = ExpectFinished(flow, secrets, application, outcome, issue)
-        return ExpectEndOfEarlyData(finish) if flow.read_epoch is Epoch.EARLY else finish
+        finished = ExpectFinished(flow, secrets, application, outcome, issue)
+        if request is not None:
+            return ExpectCertificate(self.server, request, finished)
+        return ExpectEndOfEarlyData(finished) if flow.read_epoch is Epoch.EARLY else finished
+
+    def _known_client(self) -> Peer:
+        """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""
+        psk = self.psk
+        if psk is None or psk.state is None:
+            return Peer(verified=psk is not None)
+        certificates = psk.state.peer_certificates
+        return Peer(certificates, verified=bool(certificates) and self.server.config.client_trust is not None)
 
     def _ticket_count(self) -> int:
         """How many tickets this client gets."""
@@ -235,8 +248,3 @@ class _Reply:
                 raise ApiMisuse(f"the extension {kind} cannot be answered: it was not offered, or is TLS's own")
             extensions[kind] = contents
         return EncryptedExtensions(extensions)
-
-    def _sign(self, identity: Identity, scheme: SignatureScheme) -> None:
-        flow = self.server.flow
-        signature = identity.signer.sign(scheme, signed_content(flow.transcript.digest()))
-        flow.send(CertificateVerify(scheme, signature).write())

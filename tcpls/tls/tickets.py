@@ -21,6 +21,8 @@ MAX_REMEMBERED = 1024
 """Bytes of the application's own in one ticket."""
 MAX_IDENTITY = 1 << 14
 """Bytes of a ticket that a client keeps: room for a chain of certificates, and for others beside it in one hello."""
+MAX_TICKET_CHAIN = MAX_IDENTITY - (1 << 12)
+"""Bytes of a client's certificates in one ticket: with the rest of it, less than `MAX_IDENTITY`."""
 
 _FORM = 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,19 +27,25 @@ from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509 import Certificate
 from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS, KeyKind
-from tcpls.tls.x509_extensions import SERVER_AUTH
+from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PEM_END = b"-----END CERTIFICATE-----"
 
+_ANY_PURPOSE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 _EDDSA = (SignatureAlgorithmOID.ED25519, SignatureAlgorithmOID.ED448)
 
 
-def _check_usage(policy: Policy, certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
-    # RFC 5280 4.2.1.12: when the purposes are listed, that of a TLS server must be among them.
-    allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
-    if usage is not None and not any(purpose in allowed for purpose in usage):
-        raise ValueError("the certificate is not for TLS servers")
+CheckUsage = Callable[[Policy, x509.Certificate, x509.ExtendedKeyUsage | None], None]
+
+
+def _check_usage(purpose: x509.ObjectIdentifier, end: str) -> CheckUsage:
+    def check(policy: Policy, certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
+        # RFC 5280 4.2.1.12: when the purposes are listed, that of this end of TLS must be among them.
+        if usage is not None and not any(each in (purpose, _ANY_PURPOSE) for each in usage):
+            raise ValueError(f"the certificate is not for TLS {end}")
+
+    return check
 
 
 def _check_constraints(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
@@ -62,18 +68,27 @@ def _check_key(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsa
 
 # The profile of the public web (the verifier's default) refuses many private authorities: it wants key identifiers and
 # a certain criticality of extensions. These policies ask for what keeps a path safe, as other TLS libraries do.
-_END_ENTITY = (
-    ExtensionPolicy.permit_all()
-    .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_usage)
-    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_key)
-)
-# An authority can pass on only the purposes that it has, as all TLS libraries have it.
+_END_ENTITY = ExtensionPolicy.permit_all().may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_key)
 _AUTHORITY = (
     ExtensionPolicy.permit_all()
     .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_constraints)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_signing)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_usage)
+)
+
+
+def _policies(purpose: x509.ObjectIdentifier, end: str) -> dict[str, ExtensionPolicy]:
+    check = _check_usage(purpose, end)
+    return {
+        # An authority can pass on only the purposes that it has, as all TLS libraries have it.
+        "ca_policy": _AUTHORITY.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, check),
+        "ee_policy": _END_ENTITY.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, check),
+    }
+
+
+_OF_CLIENTS = _policies(ExtendedKeyUsageOID.CLIENT_AUTH, "clients")
+_OF_SERVERS = _policies(ExtendedKeyUsageOID.SERVER_AUTH, "servers")
+_OF_SERVERS["ee_policy"] = _OF_SERVERS["ee_policy"].require_present(
+    x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
 )
 
 
@@ -83,6 +98,10 @@ class TrustStore:
     def __init__(self, authorities: Sequence[x509.Certificate]) -> None:
         self._authorities = tuple(authorities)
         self._store = verification.Store(list(self._authorities))
+
+    @cached_property
+    def subjects(self) -> tuple[bytes, ...]:
+        return tuple(each.subject.public_bytes() for each in self._authorities)
 
     @cached_property
     def _parsed(self) -> tuple[Certificate, ...]:
@@ -97,7 +116,7 @@ class TrustStore:
         except ValueError:
             raise ConfigurationError(f"{source}: no certificates in PEM form") from None
 
-    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         # RFC 5280 4.1.2.5: the period includes its last second, all of it.
         time = time.replace(microsecond=0)
         try:
@@ -110,25 +129,30 @@ class TrustStore:
             # The fields of a certificate are read when they are needed, not when it is loaded.
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
 
-    def _verify(self, chain: Sequence[x509.Certificate], name: str, time: datetime) -> None:
-        builder = verification.PolicyBuilder().store(self._store).time(time)
-        builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=_END_ENTITY)
-        try:
-            verifier = builder.build_server_verifier(_subject(name))
-        except ValueError:
-            # A name that no certificate can be for, such as one with an underscore.
-            raise CertificateError(Reason.WRONG_NAME, name) from None
+    def _verify(self, chain: Sequence[x509.Certificate], name: str | None, time: datetime) -> None:
         leaf, *others = chain
+        verifier = self._verifier(name, time)
         _check_period(leaf, time)
         try:
             verifier.verify(leaf, others)
         except verification.VerificationError as error:
             raise _refusal(str(error), name) from None
 
-    def _validate_here(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+    def _verifier(self, name: str | None, time: datetime) -> verification.ClientVerifier | verification.ServerVerifier:
+        builder = verification.PolicyBuilder().store(self._store).time(time)
+        if name is None:
+            return builder.extension_policies(**_OF_CLIENTS).build_client_verifier()
+        try:
+            return builder.extension_policies(**_OF_SERVERS).build_server_verifier(_subject(name))
+        except ValueError:
+            # A name that no certificate can be for, such as one with an underscore.
+            raise CertificateError(Reason.WRONG_NAME, name) from None
+
+    def _validate_here(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         parsed = [Certificate.parse(der) for der in chain]
-        validate_path(parsed, self._parsed, SERVER_AUTH, time, signed_by)
-        check_name(parsed[0], name)
+        validate_path(parsed, self._parsed, CLIENT_AUTH if name is None else SERVER_AUTH, time, signed_by)
+        if name is not None:
+            check_name(parsed[0], name)
 
 
 def _each_parsed(certificates: Iterable[bytes]) -> Iterator[Certificate]:
@@ -152,9 +176,9 @@ def signed_by(issuer: Certificate, subject: Certificate) -> bool:
     return True
 
 
-def _refusal(detail: str, name: str) -> CertificateError:
+def _refusal(detail: str, name: str | None) -> CertificateError:
     """The verifier tells its reasons in words only."""
-    if "subjectAltName" in detail:
+    if name is not None and "subjectAltName" in detail:
         return CertificateError(Reason.WRONG_NAME, name)
     if "not valid at validation time" in detail:
         return CertificateError(Reason.CERTIFICATE_EXPIRED, "an issuer")

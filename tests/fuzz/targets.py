@@ -27,7 +27,7 @@ from tcpls.protocol.parameters import Parameters, ProgramSupport
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientConfig, Identity, ServerConfig
+from tcpls.tls.config import ClientAuth, ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
 from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import choose_config, read_configs, write_configs
@@ -72,8 +72,8 @@ class Target:
 
 # The first byte of an input says what is configured.
 
-RETRY, ALPN, NARROW, PSK, ECH, EARLY = 1, 2, 4, 8, 16, 32
-OPTIONS = range(64)
+RETRY, ALPN, NARROW, PSK, ECH, EARLY, AUTH = 1, 2, 4, 8, 16, 32, 64
+OPTIONS = (*range(64), AUTH, AUTH | RETRY, AUTH | ECH)
 KEY = PreSharedKey(b"identity", bytes(32))
 ECH_FILE = generate(ENGINE, seeded(4), "public.example")
 ECH_CONFIGS = ECH_FILE.configs
@@ -102,6 +102,7 @@ def _client_config(options: int) -> ClientConfig:
         tickets=2,
         ticket=_ticket(TicketKeys(ENGINE, seeded(3)), options) if options & EARLY else None,
         early_data=bool(options & EARLY),
+        identities=(Identity((b"client's certificate",), NullKey()),) if options & AUTH else (),
         engine=ENGINE,
     )
 
@@ -119,6 +120,7 @@ def _server_config(options: int) -> ServerConfig:
         ech=ECH_KEYS if options & ECH else None,
         ticket_keys=keys,
         early_data=EarlyDataPolicy(MemoryReplayStore(NOW * 1000 - 1), 1000) if options & EARLY else None,
+        client_auth=ClientAuth.REQUIRE if options & AUTH else ClientAuth.NONE,
         engine=ENGINE,
     )
 

@@ -53,7 +53,11 @@ class Verdict:
     trust: Trust | None
     good: bool
 
-    def validate(self, chain: Sequence[bytes], name: str, time: datetime) -> None:
+    @property
+    def subjects(self) -> tuple[bytes, ...]:
+        return () if self.trust is None else self.trust.subjects
+
+    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         if self.trust is not None:
             self.trust.validate(chain, CERTIFIED_NAME if name == ADDRESS else name, time)
         if not self.good:

@@ -30,8 +30,8 @@ KINDS = ("p256", "p384", "rsa", "ed25519")
 
 
 def make_key(kind: str) -> Key:
-    if kind == "rsa":
-        return rsa.generate_private_key(65537, 2048)
+    if kind.startswith("rsa"):
+        return rsa.generate_private_key(65537, int(kind[3:] or 2048))
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind == "ed448":

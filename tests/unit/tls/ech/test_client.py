@@ -9,6 +9,7 @@ import pytest
 
 from tcpls.errors import Alert, CertificateError, ConfigurationError, EchRejected, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
+from tcpls.tls.config import ClientAuth
 from tcpls.tls.connection import ClientConnection, ServerConnection
 from tcpls.tls.ech.configs import write_configs
 from tcpls.tls.ech.status import EchStatus
@@ -16,7 +17,7 @@ from tcpls.tls.extensions import Extensions, ExtensionType, write_cookie, write_
 from tcpls.tls.flow import Epoch, MessageToSend, Outcome
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.hpke import Kem
-from tcpls.tls.messages import RETRY_RANDOM, ClientHello, EncryptedExtensions, ServerHello
+from tcpls.tls.messages import RETRY_RANDOM, Certificate, ClientHello, EncryptedExtensions, ServerHello
 from tcpls.tls.psk import OfferedPsks, PreSharedKey, PskMode
 from tcpls.tls.record import ContentType, RecordOpener
 from tcpls.tls.suites import CipherSuite
@@ -233,6 +234,16 @@ def test_the_public_name_must_be_proved(retry: bool) -> None:
     refused(caught.value, Reason.WRONG_NAME, Alert.BAD_CERTIFICATE)
 
 
+@pytest.mark.clause("RFC 9849 6.1.7")
+def test_the_public_server_does_not_see_who_the_client_is() -> None:
+    for auth, shown in ((ClientAuth.NONE, False), (ClientAuth.REQUEST, True)):
+        client = ech_client(OTHER, identities=(identity(),))
+        rejected(client, ech_server(client_auth=auth))
+        message, *finished = sent(client)
+        assert (message == Certificate(b"", ()).write()) is shown
+        assert len(finished) == shown
+
+
 @pytest.mark.clause("RFC 9849 6.1.6")
 def test_without_verification_nothing_is_handed_out() -> None:
     assert rejected(ech_client(OTHER, trust=None), ech_server()).retry_configs is None
@@ -257,7 +268,9 @@ def null_client(configs: Any, **changes: Any) -> ClientHandshake:
 class _Trusting:
     """Trusts whoever is asked for by the public name."""
 
-    def validate(self, chain: Any, name: str, time: Any) -> None:
+    subjects: tuple[bytes, ...] = ()
+
+    def validate(self, chain: Any, name: str | None, time: Any) -> None:
         if name != PUBLIC_NAME:
             raise CertificateError(Reason.WRONG_NAME)
 

@@ -1,0 +1,99 @@
+"""The server's states for the client's certificate, and its request for one (RFC 8446 sections 4.3.2, 4.4.2, 4.4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from tcpls.errors import CertificateError, HandshakeError, Reason
+from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
+from tcpls.tls.authentication import Claim
+from tcpls.tls.config import ClientAuth, ServerConfig
+from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
+from tcpls.tls.flow import Peer, State
+from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
+from tcpls.tls.server_finish import ExpectFinished, Server
+from tcpls.tls.tickets import TicketState
+
+MAX_AUTHORITIES = 1 << 14
+"""Bytes of names that clients are told: those of a whole system's authorities would be a burden and of no use."""
+
+
+def certificate_request(config: ServerConfig) -> CertificateRequest | None:
+    """What clients are asked for; None: nothing."""
+    if config.client_auth is ClientAuth.NONE:
+        return None
+    extensions: Extensions = {
+        ExtensionType.SIGNATURE_ALGORITHMS: write_code_points(config.schemes),
+        ExtensionType.SIGNATURE_ALGORITHMS_CERT: write_code_points((*config.schemes, *CERTIFICATE_ONLY_SCHEMES)),
+    }
+    names = () if config.client_trust is None else config.client_trust.subjects
+    if names and sum(map(len, names)) <= MAX_AUTHORITIES:
+        extensions[ExtensionType.CERTIFICATE_AUTHORITIES] = write_authorities(names)
+    return CertificateRequest(b"", extensions)
+
+
+@dataclass(slots=True)
+class ExpectCertificate:
+    """The client's Certificate, which may be empty."""
+
+    server: Server
+    request: CertificateRequest
+    finished: ExpectFinished
+    accepts: Collection[int] = field(default=(HandshakeType.CERTIFICATE,), init=False)
+
+    def receive(self, message: Message) -> State:
+        config, flow = self.server.config, self.server.flow
+        certificate = Certificate.read(message.body(), self.request.extensions.keys())
+        # RFC 8446 4.4.2: the context is that of the request.
+        if certificate.context != self.request.context:
+            raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
+        if not certificate.chain:
+            # RFC 8446 4.4.2.4: whether a client without a certificate is served is for the server to say.
+            if config.client_auth is ClientAuth.REQUIRE:
+                raise HandshakeError(Reason.CERTIFICATE_REQUIRED)
+            flow.transcript.add(message.raw)
+            return self.finished
+        key = config.engine.public_key(certificate.chain[0])
+        peer = Peer(certificate.chain, verified=verify_chain(self.server, certificate.chain))
+        flow.transcript.add(message.raw)
+        return ExpectCertificateVerify(self.finished, Claim(peer, key, config.schemes))
+
+
+@dataclass(slots=True)
+class ExpectCertificateVerify:
+    """RFC 8446 4.4.3: it follows every Certificate that is not empty."""
+
+    finished: ExpectFinished
+    claim: Claim
+    accepts: Collection[int] = field(default=(HandshakeType.CERTIFICATE_VERIFY,), init=False)
+
+    def receive(self, message: Message) -> State:
+        finished, peer = self.finished, self.claim.peer
+        self.claim.check(finished.flow, message, by_client=True)
+        finished.outcome = replace(finished.outcome, peer_certificates=peer.certificates, verified=peer.verified)
+        return finished
+
+
+def verify_chain(server: Server, chain: tuple[bytes, ...]) -> bool:
+    """Whether the client's chain leads to a trusted authority; raises `CertificateError` if it should and does not."""
+    trust = server.config.client_trust
+    if trust is None or server.time is None:
+        return False
+    trust.validate(chain, None, server.time)
+    return True
+
+
+def authenticates(server: Server, state: TicketState) -> bool:
+    """Whether a ticket's session has what this server asks of clients today.
+
+    A resumption has no certificates of its own (RFC 8446 4.4.2), so those of the first handshake count, and are judged
+    again: they may have expired, and the server may trust others by now.
+    """
+    if not state.peer_certificates:
+        return server.config.client_auth is not ClientAuth.REQUIRE
+    try:
+        verify_chain(server, state.peer_certificates)
+    except CertificateError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""The client's states for the server's certificate (RFC 8446 sections 4.3.2, 4.4.2 and 4.4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from tcpls.errors import HandshakeError, Reason
+from tcpls.tls.authentication import Claim
+from tcpls.tls.client_finish import Agreed, ExpectFinished, Reply, Told
+from tcpls.tls.flow import Peer, State
+from tcpls.tls.identity_choice import Wanted, choose_for_server
+from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
+
+
+@dataclass(slots=True)
+class ExpectCertificate:
+    """Certificate, or CertificateRequest ahead of it. `reply`: to the request, if there was one."""
+
+    agreed: Agreed
+    told: Told
+    reply: Reply | None = None
+
+    @property
+    def accepts(self) -> Collection[int]:
+        if self.reply is not None:
+            return (HandshakeType.CERTIFICATE,)
+        return (HandshakeType.CERTIFICATE, HandshakeType.CERTIFICATE_REQUEST)
+
+    def receive(self, message: Message) -> State:
+        if message.kind == HandshakeType.CERTIFICATE_REQUEST:
+            return self._request(message)
+        client = self.agreed.client
+        config = client.config
+        certificate = Certificate.read(message.body(), self.agreed.hello.extensions.keys())
+        # RFC 8446 4.4.2: the context of a server's Certificate is empty. 4.4.2.4: its list is not.
+        if certificate.context:
+            raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
+        if not certificate.chain:
+            raise HandshakeError(Reason.NO_CERTIFICATE)
+        key = config.engine.public_key(certificate.chain[0])
+        if config.trust is not None and config.server_name is not None:
+            config.trust.validate(certificate.chain, config.server_name, client.time)
+        client.flow.transcript.add(message.raw)
+        claim = Claim(Peer(certificate.chain, verified=config.trust is not None), key, config.schemes)
+        return ExpectCertificateVerify(self, claim)
+
+    def _request(self, message: Message) -> State:
+        request = CertificateRequest.read(message.body())
+        # RFC 8446 4.3.2: empty in the handshake.
+        if request.context:
+            raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
+        client = self.agreed.client
+        chosen = choose_for_server(client.config.identities, Wanted.read(request.extensions))
+        client.flow.transcript.add(message.raw)
+        return ExpectCertificate(self.agreed, self.told, Reply(request.context, chosen))
+
+
+@dataclass(slots=True)
+class ExpectCertificateVerify:
+    before: ExpectCertificate
+    claim: Claim
+    accepts: Collection[int] = field(default=(HandshakeType.CERTIFICATE_VERIFY,), init=False)
+
+    def receive(self, message: Message) -> State:
+        before = self.before
+        scheme = self.claim.check(before.agreed.client.flow, message, by_client=False)
+        return ExpectFinished(before.agreed, before.told, replace(self.claim.peer, scheme=scheme), before.reply)
