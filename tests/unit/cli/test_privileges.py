@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tcpls import FileTicketStore, MemoryTicketStore
 from tests.aio.ends import Ends, run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -80,3 +83,50 @@ def test_a_user_that_does_not_exist_is_exit_code_3(ends: Ends) -> None:
     )
     assert done.returncode == 3
     assert "there is no user no-such-user" in done.stderr
+
+
+def test_ticket_keys_are_the_users_that_serves(ends: Ends, tmp_path: Path) -> None:
+    """They are read by root at the start, made by the user at the first handshake, and read by root at the next."""
+    folder = Path("/var/tmp") / f"tcpls-keys-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+
+    async def test() -> None:
+        tickets = tmp_path / "tickets"
+        for resumed in (False, True):
+            server, lines = await started(ends, "--user", "nobody", "--ticket-keys", str(folder / "keys"))
+            port = int(lines[0].rpartition(":")[2])
+            if tickets.exists():
+                moved = re.sub(r'"port": \d+', f'"port": {port}', tickets.read_text())
+                tickets.write_text(moved)
+            async with ends.connect(port, tickets=FileTicketStore(tickets)) as session:
+                await session.ping()
+                assert session.info().resumed is resumed
+            status = (folder / "keys").stat()
+            assert (status.st_uid, status.st_mode & 0o777) == (nobody.pw_uid, 0o600)
+            server.terminate()
+            await server.communicate()
+
+    try:
+        run(test())
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_ticket_keys_that_the_user_cannot_have_are_done_without(ends: Ends, tmp_path: Path) -> None:
+    async def test() -> None:
+        tmp_path.chmod(0o700)
+        keys = tmp_path / "keys"
+        server, lines = await started(ends, "--user", "nobody", "--ticket-keys", str(keys))
+        store, port = MemoryTicketStore(), int(lines[0].rpartition(":")[2])
+        for resumed in (False, True):
+            async with ends.connect(port, tickets=store) as session:
+                assert session.info().resumed is resumed
+                await session.ping()
+        server.terminate()
+        said = (await server.communicate())[1].decode()
+        assert f"ticket keys {keys}: Permission denied; going on with a key of this process's own" in said
+        assert not keys.exists()
+
+    run(test())
