@@ -52,6 +52,13 @@ Peer = Callable[[Connection, Files], None]
 @contextlib.contextmanager
 def running(server: Peer, files: Files) -> Iterator[int]:
     """Runs `server` in a process of its own; it sends the port that it listens on."""
+    with running_with_pipe(server, files) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def running_with_pipe(server: Peer, files: Files) -> Iterator[tuple[int, Connection]]:
+    """The same for a server that answers questions through its pipe."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=server, args=(theirs, files), daemon=True)
@@ -59,7 +66,7 @@ def running(server: Peer, files: Files) -> Iterator[int]:
     try:
         if not ours.poll(30):
             raise RuntimeError(f"{server.__name__} does not listen")
-        yield int(ours.recv())
+        yield int(ours.recv()), ours
     finally:
         process.terminate()
         process.join()
