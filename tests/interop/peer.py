@@ -42,6 +42,8 @@ class Channel:
     def __init__(self, sock: socket.socket, established: Established, *, is_client: bool, padding: int = 1) -> None:
         self.established = established
         self.key_updates = 0
+        self.early = b""
+        """Early data that a server was sent."""
         self.tickets: list[Ticket] = []
         """Those that came so far: servers send them ahead of their first data."""
         self._socket = sock
@@ -133,7 +135,8 @@ class Channel:
         return received
 
 
-def _handshake(sock: socket.socket, connection: TLSConnection) -> Established:
+def _handshake(sock: socket.socket, connection: TLSConnection, early: bytearray | None = None) -> Established:
+    """`early` takes the early data that a server is sent."""
     try:
         while True:
             data = connection.data_to_send()
@@ -145,6 +148,8 @@ def _handshake(sock: socket.socket, connection: TLSConnection) -> Established:
             if not received:
                 connection.receive_eof()
             connection.receive_data(received)
+            if early is not None and isinstance(connection, ServerConnection):
+                early += b"".join(connection.early_records())
     except TCPLSError:
         sock.sendall(connection.data_to_send())
         sock.shutdown(socket.SHUT_WR)
@@ -152,10 +157,12 @@ def _handshake(sock: socket.socket, connection: TLSConnection) -> Established:
 
 
 @contextmanager
-def connect(port: int, config: ClientConfig) -> Iterator[Channel]:
+def connect(port: int, config: ClientConfig, early: bytes = b"") -> Iterator[Channel]:
+    """`early` is sent as early data, as far as that is possible."""
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
         sock.settimeout(TIMEOUT)
         connection = ClientConnection(replace(config, engine=ENGINE), random=os.urandom, time=datetime.now(UTC))
+        connection.send_early(early)
         yield Channel(sock, _handshake(sock, connection), is_client=True, padding=config.padding.data)
 
 
@@ -175,7 +182,11 @@ class Listener:
             sock.settimeout(TIMEOUT)
             now = datetime.now(UTC) + later
             connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom, time=now)
-            yield Channel(sock, _handshake(sock, connection), is_client=False, padding=config.padding.data)
+            early = bytearray()
+            established = _handshake(sock, connection, early)
+            channel = Channel(sock, established, is_client=False, padding=config.padding.data)
+            channel.early = bytes(early)
+            yield channel
 
     def close(self) -> None:
         self._listener.close()

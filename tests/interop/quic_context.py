@@ -8,7 +8,9 @@ secrets, and one callback when the peer's transport parameters can be read (RFC 
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -19,16 +21,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tcpls.errors import AlertReceived, PeerError, Reason
 from tcpls.tls.config import Answer, ClientConfig, Identity, ServerConfig
+from tcpls.tls.early_data import QUIC_LIMIT, EarlyDataPolicy
 from tcpls.tls.flow import Epoch, FlowEvent, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
-from tcpls.tls.messages import ClientHello
+from tcpls.tls.messages import ClientHello, KeyUpdate, NewSessionTicket
 from tcpls.tls.openssl import OpenSSLSigner
 from tcpls.tls.post_handshake import PostHandshake
+from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.ticket_keys import TicketKeys
+from tcpls.tls.tickets import Ticket, TicketSource
 from tests.engine import ENGINE, LIBRARY
 
 _EPOCHS = {
     Epoch.INITIAL: tls.Epoch.INITIAL,
+    Epoch.EARLY: tls.Epoch.ZERO_RTT,
     Epoch.HANDSHAKE: tls.Epoch.HANDSHAKE,
     Epoch.APPLICATION: tls.Epoch.ONE_RTT,
 }
@@ -42,11 +49,34 @@ class Alert(tls.Alert):
         self.description = tls.AlertDescription(description)
 
 
+def _now() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What a server needs to give tickets, and with a policy, to accept early data."""
+
+    keys: TicketKeys = field(default_factory=lambda: TicketKeys(ENGINE, secrets.token_bytes))
+    early_data: EarlyDataPolicy | None = field(
+        # RFC 9001 section 4.6.1: a ticket says 0xffffffff, and QUIC's own limits hold.
+        default_factory=lambda: EarlyDataPolicy(MemoryReplayStore(_now() - 1), QUIC_LIMIT)
+    )
+
+
+@dataclass
+class KeptTicket(tls.SessionTicket):
+    """A ticket as aioquic keeps them, with more in it."""
+
+    kept: Ticket | None = None
+
+
 class Context:
     """The part of `aioquic.tls.Context` that `QuicConnection` uses."""
 
-    def __init__(self, is_client: bool, alpn_protocols: list[str], **settings: Any) -> None:
+    def __init__(self, is_client: bool, alpn_protocols: list[str], resumption: Resumption, **settings: Any) -> None:
         self._is_client = is_client
+        self._resumption = resumption
         self._settings = settings
         self._alpn = tuple(name.encode() for name in alpn_protocols)
         self._handshake: Handshake | None = None
@@ -85,8 +115,9 @@ class Context:
         if self._after is not None:
             for message in self._after.receive(data):
                 # RFC 9001 section 6: keys are updated by packets, a KeyUpdate message is an unexpected_message.
-                if not hasattr(message, "ticket"):
+                if isinstance(message, KeyUpdate):
                     raise PeerError(Reason.UNEXPECTED_MESSAGE, "KeyUpdate")
+                self._keep(message)
             return
         try:
             if data:
@@ -96,6 +127,29 @@ class Context:
                 self._perform(event, buffers)
         if self._is_client and self.state is tls.State.CLIENT_HANDSHAKE_START:
             self.state = tls.State.CLIENT_EXPECT_SERVER_HELLO
+
+    def _keep(self, message: NewSessionTicket) -> None:
+        outcome = self.outcome
+        if self.new_session_ticket_cb is None or outcome is None:
+            return
+        now = datetime.now(UTC)
+        source = TicketSource(outcome.resumption, outcome.server_name, outcome.alpn, outcome.verified)
+        ticket = source.ticket(message, now.timestamp())
+        if ticket is not None:
+            self.new_session_ticket_cb(
+                KeptTicket(
+                    age_add=ticket.age_add,
+                    cipher_suite=tls.CipherSuite(ticket.suite.code),
+                    not_valid_after=now + timedelta(seconds=ticket.lifetime),
+                    not_valid_before=now,
+                    resumption_secret=ticket.key,
+                    server_name=ticket.server_name or "",
+                    ticket=ticket.identity,
+                    max_early_data_size=ticket.max_early_data or None,
+                    other_extensions=self.received_extensions,
+                    kept=ticket,
+                )
+            )
 
     def _perform(self, event: FlowEvent, buffers: dict[Any, Buffer]) -> None:
         match event:
@@ -114,6 +168,8 @@ class Context:
 
     def _complete(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self.session_resumed = outcome.resumed
+        self.early_data_accepted = outcome.early_data.accepted
         self._after = PostHandshake(is_client=self._is_client)
         if self._is_client:
             self.alpn_negotiated = None if outcome.alpn is None else outcome.alpn.decode()
@@ -139,8 +195,11 @@ class Context:
             extra_extensions=tuple(self.handshake_extensions),
             # RFC 9001 section 8.4: QUIC has no compatibility mode.
             middlebox_compatibility=False,
+            tickets=2 if self.new_session_ticket_cb is not None else 0,
+            ticket=None if self.session_ticket is None else self.session_ticket.kept,
+            early_data=self.session_ticket is not None,
         )
-        return ClientHandshake(config, random=secrets.token_bytes, time=datetime.now(UTC))
+        return ClientHandshake(config, random=secrets.token_bytes, time=datetime.now(UTC), end_of_early_data=False)
 
     def _server(self) -> ServerHandshake:
         chain = tuple(each.public_bytes(Encoding.DER) for each in (self.certificate, *self.certificate_chain))
@@ -150,8 +209,10 @@ class Context:
             suites=self._suites,
             alpn=self._alpn,
             answer=self._answer,
+            ticket_keys=self._resumption.keys,
+            early_data=self._resumption.early_data,
         )
-        return ServerHandshake(config, random=secrets.token_bytes)
+        return ServerHandshake(config, random=secrets.token_bytes, time=datetime.now(UTC), end_of_early_data=False)
 
     def _answer(self, hello: ClientHello) -> Answer:
         """The client's transport parameters are read before ours are sent."""
@@ -166,8 +227,12 @@ class Context:
 class Connection(quic.QuicConnection):
     """aioquic's connection, unchanged but for who does its handshake."""
 
+    def __init__(self, *, resumption: Resumption | None = None, **settings: Any) -> None:
+        self._resumption = resumption or Resumption()
+        super().__init__(**settings)
+
     def _initialize(self, peer_cid: bytes) -> None:
-        with patch("aioquic.quic.connection.tls.Context", Context):
+        with patch("aioquic.quic.connection.tls.Context", partial(Context, resumption=self._resumption)):
             super()._initialize(peer_cid)
 
     @property

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from trustme import CA
 
-from tests.interop.quic_context import Connection
+from tcpls.tls.early_data import EarlyData
+from tests.interop.quic_context import Connection, Resumption
 
 CLIENT = ("127.0.0.1", 40000)
 SERVER = ("127.0.0.1", 4433)
@@ -193,3 +194,122 @@ def test_without_a_protocol_in_common_there_is_no_connection(authority: CA, ours
     assert ended.error_code in (0x100 + 120, 0x100 + 40)
     if ours == "server":
         assert ended.error_code == 0x100 + 120
+
+
+# Resumption and 0-RTT.
+
+RESUMED, EARLY = "resumption", "0-RTT"
+
+
+class Visits:
+    """Several connections of one client to one server, each of which may use what an earlier one has left."""
+
+    def __init__(self, authority: CA, ours: str, **resumption: Any) -> None:
+        self._authority, self._ours = authority, ours
+        self.tickets: list[Any] = []
+        self.known: dict[bytes, Any] = {}
+        self.resumption = Resumption(**resumption)
+
+    def server(self, destination: bytes) -> QuicConnection:
+        settings: dict[str, Any] = {
+            "configuration": configuration(False, self._authority),
+            "original_destination_connection_id": destination,
+        }
+        if self._ours == "server":
+            return Connection(resumption=self.resumption, **settings)
+        return QuicConnection(
+            session_ticket_fetcher=lambda name: self.known.pop(name, None),
+            session_ticket_handler=lambda ticket: self.known.update({ticket.ticket: ticket}),
+            **settings,
+        )
+
+    def visit(self) -> Ends:
+        """Another connection, which has not started yet; with the last ticket, if there is one."""
+        settings = configuration(True, self._authority)
+        if self.tickets:
+            settings.session_ticket = self.tickets.pop()
+        kind = Connection if self._ours == "client" else QuicConnection
+        return Ends(kind(configuration=settings, session_ticket_handler=self.tickets.append), self.server)
+
+
+def first_words(pair: Ends) -> None:
+    """Says something before anything was heard."""
+    pair.client.connect(SERVER, now=pair.now)
+    pair.client.send_stream_data(pair.client.get_next_available_stream_id(), b"early", end_stream=True)
+    pair.settle()
+
+
+def heard(pair: Ends) -> bytes:
+    return b"".join(event.data for event in pair.of("server", StreamDataReceived))
+
+
+def completed(pair: Ends, end: str) -> HandshakeCompleted:
+    (event,) = pair.of(end, HandshakeCompleted)
+    assert isinstance(event, HandshakeCompleted)
+    return event
+
+
+@pytest.mark.parametrize("ours", ours(RESUMED))
+def test_resumption(authority: CA, ours: str) -> None:
+    visits = Visits(authority, ours)
+    visits.visit().start()
+    for _ in range(2):
+        assert visits.tickets
+        pair = visits.visit()
+        pair.start()
+        assert completed(pair, "client").session_resumed
+        assert completed(pair, "server").session_resumed
+
+
+@pytest.mark.parametrize("ours", ours(EARLY))
+def test_early_data(authority: CA, ours: str) -> None:
+    visits = Visits(authority, ours)
+    visits.visit().start()
+    pair = visits.visit()
+    first_words(pair)
+    assert heard(pair) == b"early"
+    # It was there before the client had said the last of its handshake.
+    kinds = [type(event) for event in pair.events["server"]]
+    assert kinds.index(StreamDataReceived) < kinds.index(HandshakeCompleted)
+    for end in ("client", "server"):
+        assert completed(pair, end).early_data_accepted
+        assert not pair.of(end, ConnectionTerminated)
+
+
+@pytest.mark.parametrize("ours", ours(EARLY))
+def test_rejected_early_data(authority: CA, ours: str) -> None:
+    """QUIC sends it again by itself, when its packets are lost."""
+    visits = Visits(authority, ours)
+    visits.visit().start()
+    pair = visits.visit()
+    visits.known.clear()
+    visits.resumption = Resumption(visits.resumption.keys, None)
+    first_words(pair)
+    assert heard(pair) == b"early"
+    kinds = [type(event) for event in pair.events["server"]]
+    assert kinds.index(StreamDataReceived) > kinds.index(HandshakeCompleted)
+    for end in ("client", "server"):
+        assert not completed(pair, end).early_data_accepted
+        assert completed(pair, end).session_resumed is (ours == "server")
+
+
+@pytest.mark.feature(EARLY, peer="aioquic", role="server")
+def test_replayed_early_data_is_not_heard_twice(authority: CA) -> None:
+    visits = Visits(authority, "server")
+    visits.visit().start()
+    client = visits.visit().client
+    client.connect(SERVER, now=0.0)
+    client.send_stream_data(client.get_next_available_stream_id(), b"early", end_stream=True)
+    datagrams = [data for data, _ in client.datagrams_to_send(0.0)]
+    heard = []
+    for _ in range(3):
+        server = visits.server(datagrams[0][6 : 6 + datagrams[0][5]])
+        for data in datagrams:
+            server.receive_datagram(data, CLIENT, now=0.0)
+        while (event := server.next_event()) is not None:
+            if isinstance(event, StreamDataReceived):
+                heard.append(event.data)
+    assert heard == [b"early"]
+    assert isinstance(server, Connection)
+    assert server.context._handshake is not None
+    assert server.context._handshake.early_data is EarlyData.REPLAYED
