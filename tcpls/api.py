@@ -2,6 +2,7 @@
 
 from tcpls.aio.client import connect
 from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
+from tcpls.aio.identity import Credential
 from tcpls.aio.info import ConnectionInfo, SessionInfo
 from tcpls.aio.keylog import FileKeyLog
 from tcpls.aio.psk import ExternalPsk
@@ -35,7 +36,7 @@ from tcpls.kernel.program import Mode as ProgramMode
 from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
 from tcpls.protocol.base import SessionConfig
 from tcpls.protocol.options import OptionPolicy, parse_option
-from tcpls.tls.config import Padding
+from tcpls.tls.config import ClientAuth, Padding
 from tcpls.tls.tickets import Ticket
 
 __all__ = [
@@ -44,10 +45,12 @@ __all__ = [
     "AlertReceived",
     "ApiMisuse",
     "CertificateError",
+    "ClientAuth",
     "ClientConfig",
     "ConfigurationError",
     "ConnectError",
     "ConnectionInfo",
+    "Credential",
     "EchRejected",
     "ExternalPsk",
     "FileKeyLog",

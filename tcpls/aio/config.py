@@ -6,13 +6,14 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcpls.aio.identity import Credential
 from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.tickets import TicketStore
 from tcpls.kernel.helper_client import HelperClient
 from tcpls.kernel.program import ProgramPolicy
 from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
 from tcpls.protocol.base import SessionConfig
-from tcpls.tls.config import NO_PADDING, Padding
+from tcpls.tls.config import NO_PADDING, ClientAuth, Padding
 from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
 from tcpls.tls.tickets import DEFAULT_LIFETIME, DEFAULT_TICKETS
 
@@ -45,6 +46,9 @@ class CommonConfig:
     "psk_dhe_ke" (the default), and "psk_ke", without a key exchange and so without forward secrecy. `engine` is the
     cryptographic library, one of `tcpls.tls.engines.ENGINE_NAMES`. `record_size_limit` is what this end takes
     in a record (RFC 8449: content, type and padding; 64 to 16,385 bytes), `padding` what it adds to its own.
+    `certificate` and `private_key` are PEM files: this end's chain, leaf first, and its key. `credentials` are more of
+    them: a server chooses by the name that it is asked for, a client by the authorities that the server lists, and both
+    by what the other end can verify.
     """
 
     suites: tuple[str, ...] = ()
@@ -52,6 +56,9 @@ class CommonConfig:
     alpn: tuple[str, ...] = ()
     psks: tuple[ExternalPsk, ...] = ()
     psk_modes: tuple[str, ...] = ()
+    certificate: str | Path | None = None
+    private_key: str | Path | None = None
+    credentials: tuple[Credential, ...] = ()
     engine: str = "openssl"
     tcpls: Negotiate = Negotiate.OFFER
     ktls: KTLS = KTLS.OFF
@@ -95,7 +102,11 @@ class ClientConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig(CommonConfig):
-    """`certificate` and `private_key` are PEM files: the chain, leaf first, and its key. With `psks` there may be none.
+    """A certificate is needed, or `psks`. Clients that ask for no name, or for an unknown one, get the first.
+
+    `client_auth`: whether clients are asked for a certificate (REQUEST), and those refused that have none (REQUIRE).
+    What they show must lead to `client_ca_file`, a PEM file; that of a resumed session still must. Clients with a
+    pre-shared key are known by it, and not asked.
 
     `tickets` is how many session tickets a client gets that does not ask for a number (0: nobody gets any, and none
     is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or with `ticket_keys` those of
@@ -107,8 +118,8 @@ class ServerConfig(CommonConfig):
     certificate should be for the public names too.
     """
 
-    certificate: str | Path | None = None
-    private_key: str | Path | None = None
+    client_auth: ClientAuth = ClientAuth.NONE
+    client_ca_file: str | Path | None = None
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
     ticket_keys: str | Path | None = None

@@ -103,7 +103,7 @@ def make_session(
     """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
-    programs = ProgramHost(config.programs, config.helper)
+    programs = ProgramHost(config.programs, config.helper, peer_authenticated=established.verified)
     core = _core(role, config, established, outcome, local)
     facts = Facts.of(
         role=role.name.lower(),

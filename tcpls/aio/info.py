@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from tcpls.aio.identity import describe_peer
 from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.transport import RecordTransport
 from tcpls.kernel import sockopts
@@ -41,7 +42,7 @@ class SessionInfo:
 
     `ech` is what became of Encrypted ClientHello. `resumed`: by a ticket of an earlier session; `psk` is the identity
     of the external key that was used. With either there is no `signature`, and no `group` if it was used without a key
-    exchange.
+    exchange. `peer` is who the peer is and whether that was verified; "" for a client that nobody knows.
     """
 
     role: str
@@ -52,6 +53,7 @@ class SessionInfo:
     signature: str
     resumed: bool
     psk: str
+    peer: str
     alpn: str
     server_name: str
     ech: str
@@ -75,6 +77,8 @@ class SessionInfo:
             f"{self.version}, {self.suite}, {self.group or 'no key exchange'}, {self.authentication}",
             f"TCPLS: {self.tcpls}",
         ]
+        if self.peer:
+            rows.append(f"the {'server' if self.role == 'client' else 'client'} is {self.peer}")
         if self.ech != EchStatus.NOT_OFFERED.value:
             rows.append(f"Encrypted ClientHello: {self.ech}")
         if self.alpn:
@@ -108,6 +112,7 @@ class Facts:
     signature: str
     resumed: bool
     psk: str
+    peer: str
     alpn: str
     server_name: str
     ech: str
@@ -115,6 +120,7 @@ class Facts:
     @classmethod
     def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk], ech: str) -> Facts:
         identity = established.psk_identity
+        key = "" if identity is None else next(psk.name for psk in psks if psk.is_known_as(identity))
         return cls(
             role=role,
             tcpls=tcpls,
@@ -122,7 +128,8 @@ class Facts:
             group=established.group,
             signature=established.signature_scheme,
             resumed=established.resumed,
-            psk="" if identity is None else next(psk.name for psk in psks if psk.is_known_as(identity)),
+            psk=key,
+            peer=describe_peer(established, key),
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
             ech=ech,
@@ -138,6 +145,7 @@ class Facts:
             signature=self.signature,
             resumed=self.resumed,
             psk=self.psk,
+            peer=self.peer,
             alpn=self.alpn,
             server_name=self.server_name,
             ech=self.ech,

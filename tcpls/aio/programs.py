@@ -24,10 +24,14 @@ class _Attached:
 
 
 class ProgramHost:
-    """What one session has attached for its peer. `helper` is shared by all sessions of the process."""
+    """What one session has attached for its peer. `helper` is shared by all sessions of the process.
 
-    def __init__(self, policy: ProgramPolicy, helper: HelperClient | None) -> None:
+    `peer_authenticated`: whether this end knows who the peer is, which the mode "authenticated" asks for.
+    """
+
+    def __init__(self, policy: ProgramPolicy, helper: HelperClient | None, *, peer_authenticated: bool) -> None:
         self._policy = policy
+        self._peer_authenticated = peer_authenticated
         self._helper = helper
         self._attached: dict[int, list[_Attached]] = {}
 
@@ -39,7 +43,7 @@ class ProgramHost:
     def judge(self, offer: ProgramOffer) -> None:
         """Raises `ProgramRefused` when local policy does not want the program, before any byte of it has come."""
         known = _known(offer)
-        self._policy.judge_offer(known.name, known.digest, known.size, known.abi, known.signature, known.key_id)
+        self._policy.judge(known, peer_authenticated=self._peer_authenticated)
         if self._helper is None:
             raise ProgramRefused("this end has no privilege to load programs", stage="policy")
 
@@ -57,7 +61,13 @@ class ProgramHost:
             for sock in sockets:
                 # A duplicate: the number of a socket that is closed meanwhile might come to mean somebody else's.
                 with sock.dup() as duplicate:
-                    loading = asyncio.to_thread(helper.load, _known(offer), image, duplicate.fileno())
+                    loading = asyncio.to_thread(
+                        helper.load,
+                        _known(offer),
+                        image,
+                        duplicate.fileno(),
+                        peer_authenticated=self._peer_authenticated,
+                    )
                     # Not cancelled half-way: what the helper has attached must come to be known here.
                     attachment = await _to_its_end(loading)
                 attached.append(_Attached(sock, attachment))

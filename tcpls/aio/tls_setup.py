@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tcpls.aio import ech
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
+from tcpls.aio.identity import client_trust, fingerprint, load_identities, server_identities
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import TicketScope
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
@@ -159,6 +160,7 @@ class ClientSetup:
             tickets=0 if config.tickets is None else TICKETS,
             ech=ech.client_configs(config),
             ech_grease=config.ech_grease,
+            identities=load_identities(config, library),
             **_common(config, library.engine),
         )
 
@@ -181,6 +183,9 @@ class ClientSetup:
             settings.update(b" unverified")
         elif config.ca_file is not None:
             settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
+        if shown := fingerprint(config):
+            # A session in which this client was known is not resumed as somebody else.
+            settings.update(b" identity " + shown)
         for psk in config.psks:
             # Its identity only: a digest of a key is a means to guess it.
             settings.update(b" psk " + hashlib.sha256(psk.identity + b" " + psk.context).digest())
@@ -203,14 +208,6 @@ def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | Non
     return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, vault)
 
 
-def _identities(config: ServerConfig, library: engines.Library) -> tuple[tls_config.Identity, ...]:
-    if config.certificate is None and config.private_key is None and config.psks:
-        return ()
-    if config.certificate is None or config.private_key is None:
-        raise ConfigurationError("a server needs a certificate and its private key, or a pre-shared key")
-    return (library.load_identity(config.certificate, config.private_key),)
-
-
 class ServerSetup:
     """What all handshakes of a server share: parsed once. Raises `ConfigurationError`."""
 
@@ -219,7 +216,7 @@ class ServerSetup:
         self._negotiates = config.tcpls is not Negotiate.OFF
         self._key_log = config.key_log
         library = engines.library(config.engine)
-        identities = _identities(config, library)
+        identities = server_identities(config, library)
         self._config = tls_config.ServerConfig(
             identities=identities,
             answer=self._answer,
@@ -227,6 +224,8 @@ class ServerSetup:
             ticket_keys=_ticket_keys(config, library.engine),
             tickets=config.tickets,
             ech=ech.server_keys(config, library.engine, identities),
+            client_auth=config.client_auth,
+            client_trust=client_trust(config, library),
             **_common(config, library.engine),
         )
 

@@ -22,7 +22,7 @@ from tcpls import (
     connect,
     parse_option,
 )
-from tcpls.cli import options, privileges, progress
+from tcpls.cli import identity, options, privileges, progress
 from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     trust.add_argument(
         "-s", "--session-ticket", metavar="FILE", help="resume sessions by the tickets in FILE, and keep new ones there"
     )
+    identity.add_certificates(parser.add_argument_group("identity, for servers that ask for it"))
     hiding = parser.add_argument_group("Encrypted ClientHello")
     hiding.add_argument(
         "--ech", metavar="FILE|BASE64", help="encrypt the server's name and all else in the ClientHello, or fail"
@@ -130,12 +131,14 @@ def plan(arguments: argparse.Namespace) -> Plan:
     except ConfigurationError as error:
         raise UsageError(f"--peer-option: {error}") from None
     policy = options.program_policy(arguments)
+    identity.check_policy(policy, knows_peers=not arguments.insecure, how="a server that is verified")
     return Plan(
         host=host,
         port=port,
         commands=commands,
         config=ClientConfig(
             ca_file=arguments.ca_certs,
+            credentials=identity.credentials(arguments),
             verify=not arguments.insecure,
             server_name=arguments.servername,
             key_shares=arguments.key_shares,

@@ -73,6 +73,11 @@ def explain(error: BaseException) -> tuple[Exit, str]:
     match error:
         case CertificateError():
             return Exit.NOT_TRUSTED, f"the server's certificate is not trusted: {error}"
+        case AlertReceived(alert=Alert.CERTIFICATE_REQUIRED):
+            return (
+                Exit.ALERT,
+                f"the server wants a certificate of this end that it trusts (-c, -k): {error}",
+            )
         case AlertReceived(alert=alert) if alert in CERTIFICATE_ALERTS:
             return Exit.ALERT, f"the other end does not trust this end's certificate: {error}"
         case AlertReceived():

@@ -9,8 +9,18 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tcpls import ConfigurationError, ServerConfig, Session, SessionLost, Stream, StreamReset, TCPLSError, serve
-from tcpls.cli import options, privileges
+from tcpls import (
+    ClientAuth,
+    ConfigurationError,
+    ServerConfig,
+    Session,
+    SessionLost,
+    Stream,
+    StreamReset,
+    TCPLSError,
+    serve,
+)
+from tcpls.cli import identity, options, privileges
 from tcpls.cli.exits import UsageError
 from tcpls.cli.progress import summary
 from tcpls.cli.run import run
@@ -37,9 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    identity = parser.add_argument_group("identity")
-    identity.add_argument("-c", "--certificate", metavar="FILE", help="PEM certificate chain, leaf first")
-    identity.add_argument("-k", "--private-key", metavar="FILE", help="PEM private key of the leaf")
+    own = parser.add_argument_group("identity")
+    identity.add_certificates(own)
+    identity.add_client_authentication(own)
     service = parser.add_argument_group("service")
     service.add_argument("--root", metavar="DIR", help="serve the files of this folder")
     service.add_argument("--allow-put", action="store_true", help="let clients put files into the folder")
@@ -145,19 +155,22 @@ class Sessions:
 async def server(arguments: argparse.Namespace) -> None:
     if arguments.max_sessions < 1:
         raise UsageError("--max-sessions is at least 1")
-    if not arguments.psk and not (arguments.certificate and arguments.private_key):
+    credentials = identity.credentials(arguments)
+    if not arguments.psk and not credentials:
         raise UsageError("a server needs -c and -k, or --psk")
+    clients = identity.client_authentication(arguments)
     handler = choose_handler(arguments)
     host, port, rest = options.parse_endpoint(arguments.words)
     if rest:
         raise UsageError(f"{rest[0]!r} is one word too many")
     policy = options.program_policy(arguments)
+    knows_clients = clients["client_auth"] is not ClientAuth.NONE or bool(arguments.psk)
+    identity.check_policy(policy, knows_peers=knows_clients, how="--client-auth or --psk")
     helper = options.spawn_helper(policy)
     try:
         sessions = Sessions(handler, arguments.once or handler is standard_io)
         config = ServerConfig(
-            certificate=arguments.certificate,
-            private_key=arguments.private_key,
+            credentials=credentials,
             max_sessions=arguments.max_sessions,
             tickets=0 if arguments.no_tickets else arguments.tickets,
             ticket_lifetime=arguments.ticket_lifetime,
@@ -167,6 +180,7 @@ async def server(arguments: argparse.Namespace) -> None:
             ech_trial=arguments.ech_trial,
             programs=policy,
             helper=helper,
+            **clients,
             **options.common_settings(arguments),
         )
         async with serve(sessions, host or None, port, config=config) as listening:

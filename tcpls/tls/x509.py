@@ -118,6 +118,22 @@ def _name(reader: Der) -> bytes:
     return whole
 
 
+_COMMON_NAME = "2.5.4.3"
+
+
+def common_name(name: bytes) -> str:
+    """The last common name of a Name that was parsed, as text for people; "" if it has none."""
+    found, relative_names = "", Der(name).sub()
+    while relative_names.tag is not None:
+        attributes = relative_names.sub(SET)
+        while attributes.tag is not None:
+            attribute = attributes.sub()
+            if attribute.oid() == _COMMON_NAME:
+                text = attribute.any()[1].decode("utf-8", errors="replace")
+                found = text if text.isprintable() else repr(text)
+    return found
+
+
 def _time(reader: Der) -> datetime:
     tag, contents = reader.any()
     # RFC 5280 4.1.2.5: with seconds, in UTC, and until 2049 in the short form, whose years start with 1950.

@@ -160,7 +160,7 @@ def test_the_client_explains_what_is_wrong(words: list[str], code: int, sentence
         (["-c", "CERT", "-k", "KEY", "--root", "/nonexistent"], 3, "not a folder"),
         (["-c", "CERT", "-k", "KEY", "--root", "/", "--user", "nobody-there"], 3, "no user nobody-there"),
         (["-c", "CERT", "-k", "KEY", "192.0.2.1:0"], 4, "cannot listen"),
-        ([], 2, "required"),
+        ([], 2, "a server needs -c and -k"),
     ],
 )
 def test_the_server_explains_what_is_wrong(pki: Pki, words: list[str], code: int, sentence: str) -> None:

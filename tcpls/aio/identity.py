@@ -1,0 +1,86 @@
+"""Who each end is: from a user's files to the TLS engine's identities, and in words what is known of the peer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcpls.errors import ConfigurationError
+from tcpls.tls.config import ClientAuth, Identity
+from tcpls.tls.connection import Established
+from tcpls.tls.der import DerError
+from tcpls.tls.engine import Trust
+from tcpls.tls.engines import Library
+from tcpls.tls.x509 import Certificate, common_name
+
+if TYPE_CHECKING:
+    from tcpls.aio.config import CommonConfig, ServerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential:
+    """PEM files: a certificate's chain, leaf first, and its private key."""
+
+    certificate: str | Path
+    private_key: str | Path
+
+
+def credentials_of(config: CommonConfig) -> Iterator[Credential]:
+    """All that a configuration names. Raises `ConfigurationError` for a certificate without a key, or a key alone."""
+    if config.certificate is not None and config.private_key is not None:
+        yield Credential(certificate=config.certificate, private_key=config.private_key)
+    elif config.certificate is not None or config.private_key is not None:
+        raise ConfigurationError("a certificate and its private key go together")
+    yield from config.credentials
+
+
+def load_identities(config: CommonConfig, library: Library) -> tuple[Identity, ...]:
+    """Raises `ConfigurationError`, which names the file."""
+    return tuple(library.load_identity(each.certificate, each.private_key) for each in credentials_of(config))
+
+
+def server_identities(config: ServerConfig, library: Library) -> tuple[Identity, ...]:
+    identities = load_identities(config, library)
+    if not identities and not config.psks:
+        raise ConfigurationError("a server needs a certificate and its private key, or a pre-shared key")
+    return identities
+
+
+def client_trust(config: ServerConfig, library: Library) -> Trust | None:
+    """Whose clients a server knows. Raises `ConfigurationError`."""
+    if (config.client_auth is ClientAuth.NONE) is not (config.client_ca_file is None):
+        raise ConfigurationError("client authentication needs the clients' authorities, and they are for nothing else")
+    return None if config.client_ca_file is None else library.load_trust(config.client_ca_file)
+
+
+def fingerprint(config: CommonConfig) -> bytes:
+    """What tells the identities of one configuration from those of another; nothing secret is in it."""
+    return b"".join(hashlib.sha256(Path(each.certificate).read_bytes()).digest() for each in credentials_of(config))
+
+
+def describe_peer(established: Established, psk: str) -> str:
+    """Who the peer is and whether that was verified; "" for a client that nobody knows. `psk`: the key's name."""
+    said = "verified" if established.verified else "not verified"
+    if established.peer_certificates:
+        leaf = established.peer_certificates[0]
+        return f"{_subject(leaf)}, certificate {hashlib.sha256(leaf).hexdigest()}, {said}"
+    if psk:
+        return f"whoever has the pre-shared key {psk!r}"
+    if established.resumed and established.verified:
+        # A client's ticket holds the name that the server has proved, and not what it was proved with.
+        return f"{established.server_name}, as in the session that is resumed, {said}"
+    return ""
+
+
+def _subject(certificate: bytes) -> str:
+    """The names of a certificate, or else its common name, which says nothing to TLS."""
+    try:
+        parsed = Certificate.parse(certificate)
+        names = (*parsed.extensions.names, *map(str, parsed.extensions.addresses))
+        text = " ".join(name if name.isprintable() else repr(name) for name in names) or common_name(parsed.subject)
+    except DerError:
+        text = ""
+    return text or "no name"

@@ -1,0 +1,61 @@
+"""Certificates on the command line: this end's own, and whom to trust."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tcpls import ClientAuth, Credential, ProgramMode, ProgramPolicy
+from tcpls.cli.exits import UsageError
+
+
+def add_certificates(parser: argparse._ArgumentGroup) -> None:
+    """This end's own, of either role."""
+    parser.add_argument(
+        "-c",
+        "--certificate",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="PEM certificate chain, leaf first; may be repeated, each with its -k",
+    )
+    parser.add_argument(
+        "-k", "--private-key", action="append", default=[], metavar="FILE", help="PEM private key of the leaf"
+    )
+
+
+def add_client_authentication(parser: argparse._ArgumentGroup) -> None:
+    """What a server wants to know of its clients."""
+    parser.add_argument(
+        "--client-auth",
+        default="none",
+        choices=[each.value for each in ClientAuth],
+        help="ask clients for a certificate, or refuse those without one (none)",
+    )
+    parser.add_argument("--client-ca", metavar="FILE", help="PEM authorities that clients' certificates must lead to")
+
+
+def credentials(arguments: argparse.Namespace) -> tuple[Credential, ...]:
+    """Raises `UsageError` unless each certificate has its key."""
+    if len(arguments.certificate) != len(arguments.private_key):
+        raise UsageError("each -c needs its -k, and each -k its -c")
+    return tuple(
+        Credential(certificate=certificate, private_key=key)
+        for certificate, key in zip(arguments.certificate, arguments.private_key, strict=True)
+    )
+
+
+def client_authentication(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a server. Raises `UsageError`."""
+    asked = ClientAuth(arguments.client_auth)
+    if asked is not ClientAuth.NONE and not arguments.client_ca:
+        raise UsageError(f"--client-auth {asked.value} needs --client-ca")
+    if asked is ClientAuth.NONE and arguments.client_ca:
+        raise UsageError("--client-ca needs --client-auth")
+    return {"client_auth": asked, "client_ca_file": arguments.client_ca}
+
+
+def check_policy(policy: ProgramPolicy, *, knows_peers: bool, how: str) -> None:
+    """Raises `UsageError` for a policy that could never accept anything."""
+    if policy.mode is ProgramMode.AUTHENTICATED and not knows_peers:
+        raise UsageError(f"--accept-cc authenticated needs {how}")

@@ -1,0 +1,192 @@
+"""Clients with certificates, and servers with several: over the library."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+import tcpls
+from tests.aio.ends import Ends, run
+from tests.kernel.conftest import why_not
+from tests.unit.kernel.objects import shipped
+
+
+@dataclass(frozen=True)
+class Clients:
+    """An authority of clients, and one client of it."""
+
+    ca: Path
+    credential: tcpls.Credential
+    fingerprint: str
+
+    def server(self, auth: tcpls.ClientAuth = tcpls.ClientAuth.REQUIRE) -> dict[str, Any]:
+        return {"client_auth": auth, "client_ca_file": self.ca}
+
+
+def write(folder: Path, authority: trustme.CA, *names: str, **settings: Any) -> tuple[tcpls.Credential, str]:
+    leaf = authority.issue_cert(*names, **settings)
+    stem = names[0] if names else settings["common_name"]
+    certificate, key = folder / f"{stem}.pem", folder / f"{stem}.key"
+    certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    leaf.private_key_pem.write_to_path(str(key))
+    der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
+    return tcpls.Credential(certificate=certificate, private_key=key), hashlib.sha256(der).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Clients:
+    folder = tmp_path_factory.mktemp("clients")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    return Clients(folder / "ca.pem", *write(folder, authority, "alice@client.example"))
+
+
+def own(credential: tcpls.Credential) -> dict[str, Any]:
+    return {"certificate": credential.certificate, "private_key": credential.private_key}
+
+
+@pytest.mark.parametrize("auth", [tcpls.ClientAuth.REQUEST, tcpls.ClientAuth.REQUIRE])
+def test_a_client_that_is_known(ends: Ends, clients: Clients, auth: tcpls.ClientAuth) -> None:
+    async def test() -> None:
+        async with ends.pair(server=clients.server(auth), **own(clients.credential)) as (client, server):
+            assert server.info().peer.endswith(f"certificate {clients.fingerprint}, verified")
+            assert f"the client is {server.info().peer}" in server.info().lines()
+            assert client.info().peer.startswith("localhost, certificate ")
+            assert client.info().peer.endswith(", verified")
+
+    run(test())
+
+
+def test_a_client_that_is_not(ends: Ends, clients: Clients) -> None:
+    async def test() -> None:
+        async with ends.pair(server=clients.server(tcpls.ClientAuth.REQUEST)) as (_, server):
+            assert server.info().peer == ""
+            assert not any(line.startswith("the client is") for line in server.info().lines())
+
+    run(test())
+
+
+async def _never(session: tcpls.Session) -> None:
+    raise AssertionError("no session comes of this")
+
+
+def test_a_client_that_is_not_known_hears_of_it(ends: Ends, clients: Clients) -> None:
+    async def test() -> None:
+        async with ends.serve(_never, **clients.server()) as server:
+            client = await ends.connect(server.port)
+            ended = await client.wait_ended()
+            assert isinstance(ended, tcpls.AlertReceived)
+            assert ended.alert == tcpls.Alert.CERTIFICATE_REQUIRED
+            await client.abort()
+
+    run(test())
+
+
+def test_a_resumed_client_is_still_known(ends: Ends, clients: Clients) -> None:
+    async def test() -> None:
+        store = tcpls.MemoryTicketStore()
+
+        async def handler(session: tcpls.Session) -> None:
+            stream = await session.accept_stream()
+            await stream.write(session.info().peer.encode())
+            await stream.write_eof()
+
+        async with ends.serve(handler, **clients.server()) as server:
+            for resumed in (False, True):
+                settings = {"tickets": store, **own(clients.credential)}
+                async with ends.connect(server.port, **settings) as session:
+                    assert session.info().resumed is resumed
+                    stream = await session.open_stream()
+                    await stream.write_eof()
+                    said = await stream.read()
+                    assert said.decode().endswith(f"certificate {clients.fingerprint}, verified")
+                    expected = "localhost, as in the session that is resumed, verified"
+                    assert (session.info().peer == expected) is resumed
+            # The ticket is of a session with that client, and nobody else's.
+            async with ends.connect(server.port, tickets=store) as session:
+                assert not session.info().resumed
+
+    run(test())
+
+
+def test_a_server_of_several_names(ends: Ends, tmp_path: Path) -> None:
+    async def test() -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        made = [write(tmp_path, authority, name) for name in ("one.example", "*.two.example")]
+        config = {"credentials": tuple(credential for credential, _ in made)}
+
+        async def handler(session: tcpls.Session) -> None:
+            await session.close()
+
+        async with ends.serve(handler, **config) as server:
+            for name, fingerprint in (("one.example", made[0][1]), ("a.two.example", made[1][1])):
+                settings = tcpls.ClientConfig(ca_file=tmp_path / "ca.pem", server_name=name)
+                async with tcpls.connect("127.0.0.1", server.port, config=settings) as session:
+                    assert f"certificate {fingerprint}, verified" in session.info().peer
+            async with ends.connect(server.port) as session:
+                assert session.info().peer.startswith("localhost,")
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"client_auth": tcpls.ClientAuth.REQUIRE}, "client authentication needs the clients' authorities"),
+        ({"client_ca_file": "ca.pem"}, "client authentication needs the clients' authorities"),
+        ({"private_key": None}, "go together"),
+        ({"certificate": None}, "go together"),
+        ({"certificate": None, "private_key": None}, "a server needs a certificate"),
+        ({"client_auth": tcpls.ClientAuth.REQUEST, "client_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem: No such"),
+    ],
+)
+def test_configurations_of_servers(ends: Ends, settings: dict[str, Any], complaint: str) -> None:
+    async def test() -> None:
+        whole = {"certificate": ends.certificate, "private_key": ends.key, **settings}
+        async with tcpls.serve(_never, "127.0.0.1", 0, config=tcpls.ServerConfig(**whole)):
+            raise AssertionError("it listens")
+
+    with pytest.raises(tcpls.ConfigurationError, match=complaint):
+        run(test())
+
+
+@pytest.mark.kernel
+def test_a_program_from_a_peer_that_is_known(ends: Ends, clients: Clients) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    policy = tcpls.ProgramPolicy(tcpls.ProgramMode.AUTHENTICATED)
+
+    async def test() -> None:
+        with tcpls.HelperClient.spawn(policy) as helper:
+            receiving = {"programs": policy, "helper": helper, **clients.server(tcpls.ClientAuth.REQUEST)}
+            async with ends.pair(server=receiving, **own(clients.credential)) as (client, server):
+                shipment = await client.ship_program(shipped("reno"))
+                assert server.congestion() == shipment.algorithm
+            async with ends.pair(server=receiving) as (client, server):
+                former = server.congestion()
+                with pytest.raises(tcpls.ProgramRefused, match="needs an authenticated peer"):
+                    await client.ship_program(shipped("reno"))
+                assert server.congestion() == former
+            # A client knows its server, unless it was told not to care.
+            receiving = {"programs": policy, "helper": helper}
+            for verify in (True, False):
+                async with ends.pair(verify=verify, **receiving) as (client, server):
+                    stream = await client.open_stream()
+                    await stream.write(b"first")
+                    await server.accept_stream()
+                    if verify:
+                        shipment = await server.ship_program(shipped("cubic"))
+                        assert client.congestion() == shipment.algorithm
+                    else:
+                        with pytest.raises(tcpls.ProgramRefused, match="needs an authenticated peer"):
+                            await server.ship_program(shipped("cubic"))
+
+    run(test())
