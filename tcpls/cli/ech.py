@@ -45,7 +45,7 @@ def read_argument(text: str) -> EchFile:
     """A file, or base64 as it stands in the DNS. Raises `ConfigurationError`."""
     path = Path(text)
     try:
-        is_file = path.is_file()
+        is_file = path.exists() and not path.is_dir()
     except (OSError, ValueError):
         # A long base64 text is no name that a file can have.
         is_file = False

@@ -26,6 +26,15 @@ def _says(*command: str) -> str:
     return found[0] if found else ""
 
 
+def _debian(package: str) -> str:
+    """NSS's programs do not say their version."""
+    command = "dpkg-query", "-W", "-f=${Version}", package
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return done.stdout.partition(":")[2].partition("-")[0]
+
+
 def _package(name: str) -> str:
     try:
         return version(name)
@@ -36,6 +45,7 @@ def _package(name: str) -> str:
 _VERSIONS: dict[str, Callable[[], str]] = {
     "OpenSSL": lambda: _says("openssl", "version"),
     "GnuTLS": lambda: _says("gnutls-cli", "--version"),
+    "NSS": lambda: _debian("libnss3-tools"),
     "Go": lambda: _says("go", "version"),
     "curl": lambda: _says("curl", "--version"),
 }

@@ -12,7 +12,7 @@ from cryptography import x509
 from tcpls.tls.config import Identity
 from tcpls.tls.engine import Trust
 from tests.engine import LIBRARY
-from tests.unit.tls.pair import KINDS, TIME, Pair, issue
+from tests.unit.tls.pair import KINDS, NAME, TIME, Pair, issue
 
 PUBLIC_NAME = "public.example"
 """Of the server that everybody sees where Encrypted ClientHello hides the other name."""
@@ -72,8 +72,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     files["self-signed"] = _write(directory, "self-signed", issue(age=age, subject="alone"))
     stranger = issue(ca=True, names=(), subject="stranger", age=age)
     files["unknown-ca"] = _write(directory, "unknown-ca", issue(stranger, age=age, subject="unknown"))
-    names = (x509.DNSName(PUBLIC_NAME),)
-    files["public"] = _write(directory, "public", issue(authority, names=names, age=age, subject="public"))
+    public = x509.DNSName(PUBLIC_NAME)
+    files["public"] = _write(directory, "public", issue(authority, names=(public,), age=age, subject="public"))
+    names = (x509.DNSName(NAME), public)
+    files["both"] = _write(directory, "both", issue(authority, names=names, age=age, subject="both"))
     path = directory / "authority.pem"
     path.write_bytes(authority.pem)
     return Pki(path, files)

@@ -17,6 +17,7 @@ from tcpls.tls.ech.configs import EchConfig, read_configs, write_configs
 from tcpls.tls.ech.keys import EchFile, EchKeys, generate, write_pem
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.hpke import AeadId, Kdf, Kem
+from tcpls.tls.ticket_keys import TicketKeys
 from tests.engine import ENGINE
 from tests.interop.conftest import PUBLIC_NAME, Pki
 from tests.interop.go_peer import go_client, go_server
@@ -167,6 +168,23 @@ def test_server_accepts(pki: Pki, go_peer: Path, kem: Kem, kdf: Kdf, aead: AeadI
         channel.send(b"olleh\n")
         said = process.finish()
         assert "ech true resumed false\n" in said and "answer olleh" in said
+
+
+@pytest.mark.feature("Encrypted ClientHello: resumption", peer="Go", role="server")
+@pytest.mark.parametrize("retry", [False, True], ids=["at once", "retry"])
+def test_server_resumption(pki: Pki, go_peer: Path, retry: bool) -> None:
+    file = new()
+    groups = {"groups": (Group.SECP384R1,)} if retry else {}
+    config = server_config(pki, keys_of(file), ticket_keys=TicketKeys(ENGINE, os.urandom), **groups)
+    text = base64.b64encode(write_configs(file.configs)).decode("ascii")
+    with listening() as listener, go_client(go_peer, pki, listener.port, "-ech", text, "-connections", "2") as process:
+        for resumed in (False, True):
+            with listener.accept(config) as channel:
+                assert channel.established.ech is EchStatus.ACCEPTED
+                assert (channel.established.resumed, channel.established.retried) == (resumed, retry)
+                assert channel.receive_until(b"\n") == b"hello\n"
+                channel.send(b"olleh\n")
+                process.wait_for(f"ech true resumed {str(resumed).lower()}\n")
 
 
 @pytest.mark.feature("Encrypted ClientHello: retry configurations", peer="Go", role="server")
