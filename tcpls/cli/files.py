@@ -175,6 +175,7 @@ class Response:
         self._incoming = incoming
         self._stream = incoming.stream
         self._head = head
+        self._opening = b""
 
     async def give(self) -> None:
         method = self._head.method
@@ -207,7 +208,7 @@ class Response:
         headers = [("Content-Type", "application/octet-stream")]
         if "sha-256" in self._head.headers.get("want-repr-digest", ""):
             headers.append(("Repr-Digest", digest_header(await self._service.digest(file))))
-        await self._start(200, size, headers)
+        self._start(200, size, headers)
         if self._head.method == "HEAD":
             await self._finish()
             return
@@ -234,7 +235,7 @@ class Response:
         await self._finish()
 
     async def _give_bytes(self, size: int) -> None:
-        await self._start(200, size, [("Content-Type", "application/octet-stream")])
+        self._start(200, size, [("Content-Type", "application/octet-stream")])
         if self._head.method == "GET":
             started = time.monotonic()
             for block in self._service.filler(size):
@@ -312,24 +313,28 @@ class Response:
         if close:
             headers.append(("Connection", "close"))
         body = b"" if self._head.method == "HEAD" else text.encode()
-        await self._start(status, len(text.encode()), headers)
+        self._start(status, len(text.encode()), headers)
         if body:
             await self._write(body)
         await self._finish()
 
-    async def _start(self, status: int, size: int, headers: list[tuple[str, str]]) -> None:
+    def _start(self, status: int, size: int, headers: list[tuple[str, str]]) -> None:
         response = h11.Response(
             status_code=status,
             reason=HTTPStatus(status).phrase.encode(),
             headers=[*headers, ("Content-Length", str(size))],
         )
-        await self._stream.write(self._h11.send(response) or b"")
+        # Kept for the first of the body, so that a short answer is one record.
+        self._opening = self._h11.send(response) or b""
 
     async def _write(self, data: bytes) -> None:
         for part in self._h11.send_with_data_passthrough(h11.Data(data=data)) or []:
-            await self._stream.write(part)
+            opening, self._opening = self._opening, b""
+            await self._stream.write(opening + part if opening else part)
 
     async def _finish(self) -> None:
+        if self._opening:
+            await self._stream.write(self._opening)
         self._h11.send(h11.EndOfMessage())
         if self._h11.their_state is h11.SEND_BODY:
             # GET with nothing behind it: h11 wants to be asked before the next request can begin.

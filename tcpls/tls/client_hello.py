@@ -118,10 +118,12 @@ def write_hello_extensions(
         extensions[ExtensionType.ALPN] = write_alpn(config.alpn)
     extensions[ExtensionType.SUPPORTED_VERSIONS] = write_offered_versions((TLS_1_3,))
     extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
-    # RFC 8446 4.2.9: without the modes, a server gives no tickets.
-    if config.tickets or config.psks or config.ticket is not None:
+    resumable = bool(config.tickets or config.psks or config.ticket is not None)
+    # RFC 8446 4.2.9: without the modes, no key can be used.
+    if resumable:
         extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
-    if config.tickets:
+    # RFC 9149 section 3: how many tickets are wanted, and that none is where none would be of use.
+    if config.tickets or not resumable:
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     if config.record_size_limit is not None:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)

@@ -195,8 +195,11 @@ class _Reply:
     def _ticket_count(self) -> int:
         """How many tickets this client gets."""
         config, offer = self.server.config, self.offer
-        # RFC 8446 4.2.9: none that could not be used with the modes that the client lists.
-        if config.ticket_keys is None or not any(mode in offer.modes for mode in config.psk_modes):
+        if config.ticket_keys is None:
+            return 0
+        # RFC 8446 4.2.9: none that could not be used with the modes that the client lists. One that lists none has
+        # excluded nothing.
+        if offer.modes and not any(mode in offer.modes for mode in config.psk_modes):
             return 0
         if offer.tickets is None:
             return config.tickets

@@ -34,7 +34,7 @@ class Result:
     """One test that has a marker. `outcome` is pass, fail, skip, or known for a failure that is expected.
 
     `counts` is what a test says that runs somebody's whole suite: `record_property("passed", n)` and
-    `record_property("of", n)`.
+    `record_property("of", n)`; `left_out` says which of its parts it does not run: `record_property("left out", why)`.
     """
 
     test: str
@@ -43,6 +43,7 @@ class Result:
     outcome: str = ""
     reason: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    left_out: str = ""
 
 
 class Collector:
@@ -68,6 +69,8 @@ class Collector:
         for name, value in report.user_properties:
             if name in ("passed", "of"):
                 result.counts[name] = int(str(value))
+            elif name == "left out":
+                result.left_out = str(value)
 
     def pytest_sessionfinish(self) -> None:
         done = [result for result in self._results.values() if result.outcome]

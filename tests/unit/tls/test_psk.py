@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tcpls.errors import Alert, ApiMisuse, ConfigurationError, HandshakeError, Reason
+from tcpls.tls import client_hello, client_states
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
@@ -24,7 +25,7 @@ from tcpls.tls.psk import OfferedPsks, PreSharedKey, PskMode, bind, import_psk, 
 from tcpls.tls.record import RecordOpener
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
-from tcpls.tls.tickets import Ticket
+from tcpls.tls.tickets import DEFAULT_TICKETS, Ticket
 from tcpls.tls.transcript import Transcript
 from tcpls.wire import Reader
 from tests.unit.tls.pair import TIME, client_config, refused, seeded, server_config, shake, trust
@@ -264,6 +265,18 @@ def test_how_many_tickets(client: dict[str, Any], server: dict[str, Any], count:
     tickets = tickets_of(established)
     assert len(tickets) == count
     assert len({ticket.key for ticket in tickets}) == count
+
+
+@pytest.mark.clause("RFC 8446 4.2.9")
+def test_a_client_that_lists_no_modes_has_excluded_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = client_hello.write_hello_extensions
+
+    def narrow(*arguments: Any, **more: Any) -> dict[int, bytes]:
+        return {kind: contents for kind, contents in whole(*arguments, **more).items() if kind not in (45, 58)}
+
+    monkeypatch.setattr(client_states, "write_hello_extensions", narrow)
+    established, _ = run({}, {"ticket_keys": make_keys()})
+    assert len(tickets_of(established)) == DEFAULT_TICKETS
 
 
 def test_what_the_application_remembers() -> None:
