@@ -6,14 +6,12 @@ over their seeds and mutations of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from tcpls.errors import (
     AlertReceived,
-    CertificateError,
     ConfigurationError,
     HandshakeError,
     PeerError,
@@ -39,7 +37,6 @@ from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.messages import HEADER_SIZE, ClientHello, KeyUpdate, NewSessionTicket
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
@@ -48,8 +45,10 @@ from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket, TicketState
 from tcpls.wire import Reader
+from tests.fuzz.crypto_targets import CRYPTO_TARGETS
 from tests.fuzz.null_engine import NullEngine, NullKey
-from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, trust
+from tests.fuzz.target import Target
+from tests.unit.tls.pair import NAME, TIME, seeded
 
 ENGINE = NullEngine()
 SUITE = CipherSuite.AES_128_GCM_SHA256
@@ -62,12 +61,6 @@ PARAMETERS = Parameters(
     options=(1, 2, 6),
     programs=ProgramSupport(1, 200_000, "bpfel+struct_ops"),
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    run: Callable[[bytes], None]
-    seeds: Callable[[], list[bytes]]
 
 
 # The first byte of an input says what is configured.
@@ -325,12 +318,6 @@ def post_handshake(data: bytes) -> None:
             post.receive(data[start : start + 1 + data[0] // 2])
 
 
-def certificates(data: bytes) -> None:
-    for act in (lambda: OPENSSL.public_key(data), lambda: trust().validate([data, authority().der], NAME, TIME)):
-        with suppress(CertificateError):
-            act()
-
-
 def tickets(data: bytes) -> None:
     for kind in (Ticket, TicketState):
         with suppress(PeerError):
@@ -388,5 +375,5 @@ TARGETS: dict[str, Target] = {
     "tickets": Target(tickets, _ticket_seeds),
     "ech_configurations": Target(ech_configurations, _configuration_seeds),
     "ech_inner": Target(ech_inner, _inner_seeds),
-    "certificates": Target(certificates, lambda: [leaf(kind).der for kind in KINDS]),
+    **CRYPTO_TARGETS,
 }
