@@ -7,77 +7,36 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
-import tempfile
-import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tcpls.kernel import ktls
 from tcpls.tls.engines import ENGINE_NAMES
+from tests.elsewhere import ROOT, Elsewhere
 
-ROOT = Path(__file__).resolve().parent.parent
 GUEST_TIMEOUT = 420
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one test in the second kernel."""
+class Guest(Elsewhere):
+    """The second kernel."""
 
-    kind: str
-    text: str
+    name = "the second kernel"
+    timeout = GUEST_TIMEOUT + 60
 
-
-class Guest:
-    """Runs tests under the second kernel, the first time that one of them is asked for."""
-
-    def __init__(self, node_ids: list[str]) -> None:
-        self._node_ids = node_ids
-        self._outcomes: dict[str, Outcome] | None = None
-
-    def outcome(self, item: pytest.Item) -> Outcome:
-        if self._outcomes is None:
-            self._outcomes = self._run()
-        key = _junit_key(item.nodeid)
-        return self._outcomes.get(key, Outcome("error", f"the second kernel did not report this test\n{self._said}"))
-
-    def _run(self) -> dict[str, Outcome]:
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / "report.xml"
-            # Files belong to whoever started the second kernel, even for its root: pytest's own folder refuses that.
-            command = [
-                str(ROOT / "scripts" / "kernel-vm"), "--uml", "--timeout", str(GUEST_TIMEOUT),
-                sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
-                f"--basetemp={Path(folder) / 'guest'}", *self._node_ids,
-            ]  # fmt: skip
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUEST_TIMEOUT + 60)
-            self._said = (done.stdout + done.stderr)[-4000:]
-            if not report.exists():
-                return {}
-            return _outcomes(report)
-
-
-def _junit_key(node_id: str) -> str:
-    path, _, rest = node_id.partition("::")
-    return f"{path.removesuffix('.py').replace('/', '.')}::{rest}"
-
-
-def _outcomes(report: Path) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        outcome = Outcome("passed", "")
-        for child in case:
-            if child.tag in ("failure", "error", "skipped"):
-                outcome = Outcome(child.tag, f"{child.get('message', '')}\n{child.text or ''}")
-        outcomes[f"{case.get('classname')}::{case.get('name')}"] = outcome
-    return outcomes
+    def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
+        # Files belong to whoever started the second kernel, even for its root: pytest's own folder refuses that.
+        return [
+            str(ROOT / "scripts" / "kernel-vm"), "--uml", "--timeout", str(GUEST_TIMEOUT),
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
+            f"--basetemp={folder / 'guest'}", f"@{arguments}",
+        ]  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINE_NAMES, help="the crypto engine of the tests of TLS (openssl)")
+    parser.addoption("--both-engines", action="store_true", help="run the tests of TLS under the other engine too")
     parser.addoption("--conformance", metavar="DIR", help="write a report of features and clauses into this folder")
     # The conftests of folders import the engine before pytest has read its options for good.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -101,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("ktls")]
+    if config.getoption("--both-engines"):
+        from tests import second_engine
+
+        second_engine.add_to(items)
     if not marked or not ktls.probe().reason:
         return
     if os.environ.get("TCPLS_GUEST"):
@@ -114,7 +77,7 @@ def _delegate(item: pytest.Item, guest: Guest) -> None:
     """Replaces the test's own run by a look at what became of it in the second kernel."""
 
     def look() -> None:
-        outcome = guest.outcome(item)
+        outcome = guest.outcome(item.nodeid)
         if outcome.kind == "skipped":
             pytest.fail(f"skipped in the second kernel, which should have run it: {outcome.text}", pytrace=False)
         if outcome.kind != "passed":
