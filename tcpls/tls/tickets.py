@@ -86,7 +86,7 @@ class Ticket:
         writer = Writer()
         writer.u8(_FORM)
         writer.u16(self.suite.code)
-        writer.u64(int(self.received * 1000))
+        writer.u64(round(self.received * 1000))
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
         writer.u32(self.max_early_data)
