@@ -31,10 +31,15 @@ class SignatureScheme(enum.IntEnum):
 
     ECDSA_SECP256R1_SHA256 = 0x0403
     ECDSA_SECP384R1_SHA384 = 0x0503
+    ECDSA_SECP521R1_SHA512 = 0x0603
     RSA_PSS_RSAE_SHA256 = 0x0804
     RSA_PSS_RSAE_SHA384 = 0x0805
     RSA_PSS_RSAE_SHA512 = 0x0806
     ED25519 = 0x0807
+    ED448 = 0x0808
+    RSA_PSS_PSS_SHA256 = 0x0809
+    RSA_PSS_PSS_SHA384 = 0x080A
+    RSA_PSS_PSS_SHA512 = 0x080B
 
     @property
     def label(self) -> str:
@@ -60,6 +65,11 @@ DEFAULT_SCHEMES = (
     SignatureScheme.RSA_PSS_RSAE_SHA256,
     SignatureScheme.RSA_PSS_RSAE_SHA384,
     SignatureScheme.RSA_PSS_RSAE_SHA512,
+    SignatureScheme.ECDSA_SECP521R1_SHA512,
+    SignatureScheme.ED448,
+    SignatureScheme.RSA_PSS_PSS_SHA256,
+    SignatureScheme.RSA_PSS_PSS_SHA384,
+    SignatureScheme.RSA_PSS_PSS_SHA512,
 )
 
 CERTIFICATE_ONLY_SCHEMES = (0x0401, 0x0501, 0x0601)

@@ -8,9 +8,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from tcpls.errors import ConfigurationError
+from tcpls.errors import CertificateError, ConfigurationError
 from tcpls.tls.config import Identity
-from tcpls.tls.openssl import UNREADABLE, OpenSSLSigner
+from tcpls.tls.openssl import UNREADABLE, OpenSSLSigner, certified_kind
+from tcpls.tls.x509_algorithms import KeyKind
 
 
 def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
@@ -33,10 +34,10 @@ def identity_from_pem(
         chain = x509.load_pem_x509_certificates(chain_pem)
     except UNREADABLE:
         raise ConfigurationError(f"{certificate}: no certificate in PEM form") from None
-    signer = _load_signer(key_pem, password, private_key)
     try:
+        signer = _load_signer(key_pem, password, private_key, certified_kind(chain[0]))
         own = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except UNREADABLE:
+    except (CertificateError, *UNREADABLE):
         raise ConfigurationError(f"{certificate}: the certificate's key is of a kind that is not supported") from None
     if own != signer.public_bytes:
         raise ConfigurationError(f"{private_key}: this is not the key of the first certificate in {certificate}")
@@ -50,7 +51,7 @@ def _read(path: Path | str) -> bytes:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
 
 
-def _load_signer(pem: bytes, password: bytes | None, source: str) -> OpenSSLSigner:
+def _load_signer(pem: bytes, password: bytes | None, source: str, certified: KeyKind | None) -> OpenSSLSigner:
     try:
         key = load_pem_private_key(pem, password)
     except TypeError:
@@ -62,7 +63,7 @@ def _load_signer(pem: bytes, password: bytes | None, source: str) -> OpenSSLSign
         what = "no private key in PEM form" if password is None else "no private key, or the wrong password"
         raise ConfigurationError(f"{source}: {what}") from None
     try:
-        return OpenSSLSigner(key)
+        return OpenSSLSigner(key, certified)
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error}") from None
 

@@ -29,7 +29,7 @@ from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_h
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
 from tcpls.tls.x509 import Certificate, SubjectPublicKey
-from tcpls.tls.x509_algorithms import KeyKind
+from tcpls.tls.x509_algorithms import RSA_KINDS, SCHEMES, KeyKind
 from tcpls.wire import Buffer
 
 _HASHES: dict[str, ModuleType] = {"sha256": SHA256, "sha384": SHA384}
@@ -58,19 +58,15 @@ _PSS: dict[SignatureScheme, ModuleType] = {
     SignatureScheme.RSA_PSS_RSAE_SHA256: SHA256,
     SignatureScheme.RSA_PSS_RSAE_SHA384: SHA384,
     SignatureScheme.RSA_PSS_RSAE_SHA512: SHA512,
+    SignatureScheme.RSA_PSS_PSS_SHA256: SHA256,
+    SignatureScheme.RSA_PSS_PSS_SHA384: SHA384,
+    SignatureScheme.RSA_PSS_PSS_SHA512: SHA512,
 }
 
 _ECDSA: dict[SignatureScheme, ModuleType] = {
     SignatureScheme.ECDSA_SECP256R1_SHA256: SHA256,
     SignatureScheme.ECDSA_SECP384R1_SHA384: SHA384,
-}
-
-# RFC 8446 4.2.3: ECDSA's curve is bound to the hash in TLS 1.3.
-_SCHEMES: dict[KeyKind, tuple[SignatureScheme, ...]] = {
-    KeyKind.RSA: tuple(_PSS),
-    KeyKind.P256: (SignatureScheme.ECDSA_SECP256R1_SHA256,),
-    KeyKind.P384: (SignatureScheme.ECDSA_SECP384R1_SHA384,),
-    KeyKind.ED25519: (SignatureScheme.ED25519,),
+    SignatureScheme.ECDSA_SECP521R1_SHA512: SHA512,
 }
 
 _CURVE_OF = {KeyKind.P256: "P-256", KeyKind.P384: "P-384", KeyKind.P521: "P-521"}
@@ -213,19 +209,21 @@ def kind_of(key: Key) -> KeyKind | None:
     return KeyKind.RSA if isinstance(key, RSA.RsaKey) else _KIND_OF.get(str(key.curve))
 
 
-def schemes_of(key: Key) -> tuple[SignatureScheme, ...]:
-    """The schemes of TLS 1.3 for a key; none if its kind is not supported."""
-    if isinstance(key, RSA.RsaKey) and not _LEAST_RSA_BITS <= key.size_in_bits() <= _MOST_RSA_BITS:
-        return ()
+def schemes_of(key: Key, certified: KeyKind | None = None) -> tuple[SignatureScheme, ...]:
+    """The schemes of TLS 1.3 for a key; none if its kind is not supported. `certified`: what its owner says."""
+    if isinstance(key, RSA.RsaKey):
+        if not _LEAST_RSA_BITS <= key.size_in_bits() <= _MOST_RSA_BITS:
+            return ()
+        return SCHEMES[KeyKind.RSA if certified is None else certified]
     kind = kind_of(key)
-    return _SCHEMES.get(kind, ()) if kind is not None else ()
+    return SCHEMES[kind] if kind is not None else ()
 
 
 def read_public_key(key: SubjectPublicKey) -> Key | None:
     """None for a kind that is not supported. Raises `ValueError` for a key that is none."""
     if key.kind is None:
         return None
-    if key.kind is KeyKind.RSA:
+    if key.kind in RSA_KINDS:
         # RFC 8017 A.1.1.
         outer = Der(key.key)
         numbers = outer.sub()
@@ -270,13 +268,16 @@ def verify_eddsa(key: EccKey, signature: bytes, data: bytes) -> bool:
 
 
 class MiniSigner:
-    """A private key that signs handshakes. Raises `ConfigurationError` for a kind of key that TLS 1.3 cannot use."""
+    """A private key that signs handshakes. Raises `ConfigurationError` for a kind of key that TLS 1.3 cannot use.
+
+    `certified`: the kind of key that its certificate says it is.
+    """
 
     __slots__ = ("_key", "schemes")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, certified: KeyKind | None) -> None:
         self._key = key
-        self.schemes = schemes_of(key)
+        self.schemes = schemes_of(key, certified)
         if not self.schemes:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
 
@@ -374,7 +375,7 @@ class MiniCryptoEngine:
             key = read_public_key(parsed.public_key)
         except ValueError:
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
-        schemes = schemes_of(key) if key is not None else ()
+        schemes = schemes_of(key, parsed.public_key.kind) if key is not None else ()
         # RFC 8446 4.4.2.2: X.509 version 3.
         if key is None or not schemes or not parsed.is_v3:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)

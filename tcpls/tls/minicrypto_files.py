@@ -26,7 +26,7 @@ from tcpls.tls.minicrypto import (
 from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509 import Certificate, pem_blocks
-from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS
+from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS, KeyKind
 from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
 
 _HASHES = {"sha256": SHA256, "sha384": SHA384, "sha512": SHA512}
@@ -136,7 +136,7 @@ def identity_from_pem(
 ) -> Identity:
     """As `credentials.identity_from_pem`."""
     chain = _certificates(chain_pem, certificate, "no certificate")
-    signer = _load_signer(key_pem, password, private_key)
+    signer = _load_signer(key_pem, password, private_key, chain[0].public_key.kind)
     try:
         key = read_public_key(chain[0].public_key)
     except ValueError:
@@ -151,7 +151,7 @@ def identity_from_pem(
 _KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
-def _load_signer(pem: bytes, password: bytes | None, source: str) -> MiniSigner:
+def _load_signer(pem: bytes, password: bytes | None, source: str, certified: KeyKind | None) -> MiniSigner:
     block = _KEY.search(pem)
     if block is None:
         raise ConfigurationError(f"{source}: no private key in PEM form")
@@ -163,7 +163,7 @@ def _load_signer(pem: bytes, password: bytes | None, source: str) -> MiniSigner:
         what = "no private key in PEM form" if password is None else "no private key, or the wrong password"
         raise ConfigurationError(f"{source}: {what}")
     try:
-        return MiniSigner(key)
+        return MiniSigner(key, certified)
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error}") from None
 

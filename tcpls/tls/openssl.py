@@ -9,16 +9,20 @@ from functools import cached_property, lru_cache
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, padding, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mlkem, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
+from tcpls.tls.der import DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
+from tcpls.tls.x509 import Certificate
+from tcpls.tls.x509_algorithms import SCHEMES, KeyKind
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 _HMACS = {"sha256": hmac_over(hashlib.sha256, 64), "sha384": hmac_over(hashlib.sha384, 128)}
@@ -48,19 +52,19 @@ _ALWAYS = frozenset((Group.SECP256R1, Group.SECP384R1, Group.SECP521R1, Group.X2
 _ECDSA = {
     SignatureScheme.ECDSA_SECP256R1_SHA256: ec.ECDSA(hashes.SHA256()),
     SignatureScheme.ECDSA_SECP384R1_SHA384: ec.ECDSA(hashes.SHA384()),
+    SignatureScheme.ECDSA_SECP521R1_SHA512: ec.ECDSA(hashes.SHA512()),
 }
 
 _PSS: dict[SignatureScheme, hashes.HashAlgorithm] = {
     SignatureScheme.RSA_PSS_RSAE_SHA256: hashes.SHA256(),
     SignatureScheme.RSA_PSS_RSAE_SHA384: hashes.SHA384(),
     SignatureScheme.RSA_PSS_RSAE_SHA512: hashes.SHA512(),
+    SignatureScheme.RSA_PSS_PSS_SHA256: hashes.SHA256(),
+    SignatureScheme.RSA_PSS_PSS_SHA384: hashes.SHA384(),
+    SignatureScheme.RSA_PSS_PSS_SHA512: hashes.SHA512(),
 }
 
-# RFC 8446 4.2.3: ECDSA's curve is bound to the hash in TLS 1.3.
-_CURVE_SCHEMES: dict[str, tuple[SignatureScheme, ...]] = {
-    "secp256r1": (SignatureScheme.ECDSA_SECP256R1_SHA256,),
-    "secp384r1": (SignatureScheme.ECDSA_SECP384R1_SHA384,),
-}
+_KIND_OF_CURVE = {"secp256r1": KeyKind.P256, "secp384r1": KeyKind.P384, "secp521r1": KeyKind.P521}
 
 _LEAST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
@@ -170,31 +174,55 @@ class CurveShare:
             raise HandshakeError(Reason.BAD_KEY_SHARE, self.group.label) from None
 
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
-VerifyKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+VerifyKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 
 
-def schemes_of(key: object) -> tuple[SignatureScheme, ...]:
-    """The schemes of TLS 1.3 for a public key; none if its kind is not supported."""
+def _kind_of(key: object) -> KeyKind | None:
+    """None for a kind that is not supported. The package does not tell a key for PSS alone from others."""
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return _CURVE_SCHEMES.get(key.curve.name, ())
+        return _KIND_OF_CURVE.get(key.curve.name)
     if isinstance(key, rsa.RSAPublicKey):
-        return tuple(_PSS) if _LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS else ()
+        return KeyKind.RSA if _LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS else None
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return (SignatureScheme.ED25519,)
-    return ()
+        return KeyKind.ED25519
+    return KeyKind.ED448 if isinstance(key, ed448.Ed448PublicKey) else None
+
+
+def schemes_of(key: object, certified: KeyKind | None = None) -> tuple[SignatureScheme, ...]:
+    """The schemes of TLS 1.3 for a public key; none if its kind is not supported. `certified`: what its owner says."""
+    kind = _kind_of(key)
+    if kind is None:
+        return ()
+    return SCHEMES[kind if certified is None or kind is not KeyKind.RSA else certified]
+
+
+def certified_kind(certificate: x509.Certificate) -> KeyKind | None:
+    """What a certificate says of a key for PSS alone; None for all others. Raises `CertificateError`."""
+    if certificate.public_key_algorithm_oid != PublicKeyAlgorithmOID.RSASSA_PSS:
+        return None
+    try:
+        kind = Certificate.parse(certificate.public_bytes(Encoding.DER)).public_key.kind
+    except DerError:
+        raise CertificateError(Reason.BAD_CERTIFICATE) from None
+    if kind is None:
+        raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
+    return kind
 
 
 class OpenSSLSigner:
-    """A private key that signs handshakes. Raises `ConfigurationError` for a kind of key that TLS 1.3 cannot use."""
+    """A private key that signs handshakes. Raises `ConfigurationError` for a kind of key that TLS 1.3 cannot use.
+
+    `certified`: the kind of key that its certificate says it is, if it is for PSS alone.
+    """
 
     __slots__ = ("_key", "schemes")
 
-    def __init__(self, key: object) -> None:
+    def __init__(self, key: object, certified: KeyKind | None = None) -> None:
         if not isinstance(key, PrivateKey):
-            raise ConfigurationError("the private key is neither ECDSA, RSA nor Ed25519")
+            raise ConfigurationError("the private key is neither ECDSA, RSA, Ed25519 nor Ed448")
         self._key = key
-        self.schemes = schemes_of(key.public_key())
+        self.schemes = schemes_of(key.public_key(), certified)
         if not self.schemes:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
 
@@ -296,11 +324,11 @@ def _public_key(certificate: bytes) -> OpenSSLPublicKey:
     try:
         parsed = x509.load_der_x509_certificate(certificate)
         key = parsed.public_key()
+        schemes = schemes_of(key, certified_kind(parsed))
     except UnsupportedAlgorithm:
         raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
     except UNREADABLE:
         raise CertificateError(Reason.BAD_CERTIFICATE) from None
-    schemes = schemes_of(key)
     # RFC 8446 4.4.2.2: X.509 version 3.
     if not schemes or not isinstance(key, VerifyKey) or parsed.version is not x509.Version.v3:
         raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)

@@ -26,7 +26,7 @@ from tcpls.tls.openssl import UNREADABLE, schemes_of
 from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS, KeyKind
+from tcpls.tls.x509_algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
 from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -168,7 +168,7 @@ def signed_by(issuer: Certificate, subject: Certificate) -> bool:
         return False
     try:
         by = x509.load_der_x509_certificate(issuer.der)
-        if issuer.public_key.kind is KeyKind.RSA and not schemes_of(by.public_key()):
+        if issuer.public_key.kind in RSA_KINDS and not schemes_of(by.public_key()):
             return False
         x509.load_der_x509_certificate(subject.der).verify_directly_issued_by(by)
     except (InvalidSignature, *UNREADABLE):

@@ -26,7 +26,7 @@ NAME = "server.example"
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-KINDS = ("p256", "p384", "rsa", "ed25519")
+KINDS = ("p256", "p384", "p521", "rsa", "ed25519", "ed448")
 
 
 def make_key(kind: str) -> Key:

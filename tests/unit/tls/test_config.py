@@ -118,6 +118,6 @@ def test_passwords() -> None:
 
 
 def test_keys_that_tls_cannot_use() -> None:
-    pair = issue(kind="p521")
+    pair = issue(kind="rsa1024")
     with pytest.raises(ConfigurationError, match="curve or size"):
         pair.identity()
