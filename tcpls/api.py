@@ -9,6 +9,7 @@ from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.server import Server, serve
 from tcpls.aio.session import Session, Shipment
 from tcpls.aio.stream import Stream
+from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import FileTicketStore, MemoryTicketStore, TicketScope, TicketStore
 from tcpls.errors import (
     Alert,
@@ -83,6 +84,7 @@ __all__ = [
     "StreamReset",
     "TCPLSError",
     "Ticket",
+    "TicketKeyFile",
     "TicketScope",
     "TicketStore",
     "connect",

@@ -15,6 +15,7 @@ from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
 from tcpls.protocol.base import SessionConfig
 from tcpls.tls.config import NO_PADDING, ClientAuth, Padding
 from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
+from tcpls.tls.ticket_keys import KeyVault
 from tcpls.tls.tickets import DEFAULT_LIFETIME, DEFAULT_TICKETS
 
 
@@ -109,9 +110,9 @@ class ServerConfig(CommonConfig):
     pre-shared key are known by it, and not asked.
 
     `tickets` is how many session tickets a client gets that does not ask for a number (0: nobody gets any, and none
-    is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or with `ticket_keys` those of
-    a file that others may share. `max_sessions` bounds the sessions at a time, handshakes included; further connections
-    wait in the backlog.
+    is taken); they live `ticket_lifetime` seconds. Their keys are this process's alone, or those of `ticket_keys`, for
+    example a `TicketKeyFile`, which others may share. `max_sessions` bounds the sessions at a time, handshakes
+    included; further connections wait in the backlog.
 
     `ech_keys` and `ech_old_keys` are PEM files (RFC 9934) of keys that open an encrypted ClientHello; clients are
     told the configurations of the former. With `ech_trial`, all of them are tried, whatever id a client names. The
@@ -122,7 +123,7 @@ class ServerConfig(CommonConfig):
     client_ca_file: str | Path | None = None
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
-    ticket_keys: str | Path | None = None
+    ticket_keys: KeyVault | None = None
     ech_keys: tuple[str | Path, ...] = ()
     ech_old_keys: tuple[str | Path, ...] = ()
     ech_trial: bool = False

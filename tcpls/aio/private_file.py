@@ -24,12 +24,16 @@ _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 class PrivateFile:
     """`what` is what errors call it; `limit` bounds its size in bytes. Every method raises `ConfigurationError`.
 
-    The file is made with mode 0600, and refused when others may read or change it. It is replaced as a whole, so
-    that readers need no lock and a crash leaves the old one; writers lock it. All methods block.
+    The file is made with mode 0600, and refused when others may read or change it, or it belongs to another user than
+    this process's, or `owner`. It is replaced as a whole, so that readers need no lock and a crash leaves the old one;
+    writers lock it. All methods block.
     """
 
-    def __init__(self, path: Path | str, what: str, limit: int, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, path: Path | str, what: str, limit: int, patience: float = PATIENCE, owner: int | None = None
+    ) -> None:
         self.path = Path(path)
+        self._owner = owner
         self._what = what
         self._limit = limit
         self._patience = patience
@@ -76,8 +80,8 @@ class PrivateFile:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise self.error("not a regular file")
-            # Root may serve for another user; everybody else would take secrets that are another's to know.
-            if status.st_uid != os.geteuid() and os.geteuid() != 0:
+            # Another's file holds secrets that the other knows, root's own case included.
+            if status.st_uid not in (os.geteuid(), self._owner):
                 raise self.error("it belongs to another user")
             if status.st_mode & 0o077:
                 raise self.error("others may read or change it: chmod 600")

@@ -20,12 +20,13 @@ PATIENCE = 0.25
 class TicketKeyFile:
     """A `KeyVault` in a file of mode 0600. Reads it once when made, and then raises `ConfigurationError`.
 
+    `owner` is the number of another user that the file may belong to: of the one that this process is going to be.
     Later it says what goes wrong in the log, and the server goes on with the keys that it has: a file of some hundred
     bytes is read by a handshake at most once a second, and written once in the life of a key.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._file = PrivateFile(path, "ticket keys", MOST_FILE_BYTES, PATIENCE)
+    def __init__(self, path: Path | str, owner: int | None = None) -> None:
+        self._file = PrivateFile(path, "ticket keys", MOST_FILE_BYTES, PATIENCE, owner)
         self._read(self._file.read())
 
     def _read(self, data: bytes) -> Keys:

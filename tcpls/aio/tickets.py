@@ -92,11 +92,12 @@ class FileTicketStore:
     """Tickets in a file of mode 0600, for any number of processes at the same time.
 
     Raises `ConfigurationError` for a file that is not one of tickets, that others may read, or that cannot be used;
-    it is left as it is then. Looks at it once when made, so that this is known before anything is done.
+    it is left as it is then. Looks at it once when made, so that this is known before anything is done. `owner` is the
+    number of another user that the file may belong to: of the one that this process is going to be.
     """
 
-    def __init__(self, path: Path | str, clock: Clock = time.time) -> None:
-        self._file = PrivateFile(path, "session tickets", MOST_FILE_BYTES)
+    def __init__(self, path: Path | str, clock: Clock = time.time, owner: int | None = None) -> None:
+        self._file = PrivateFile(path, "session tickets", MOST_FILE_BYTES, owner=owner)
         self._clock = clock
         self._read(self._file.read())
 

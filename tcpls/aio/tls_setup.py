@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from tcpls.aio import ech
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
 from tcpls.aio.identity import client_trust, fingerprint, load_identities, server_identities
-from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import TicketScope
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.kernel.program import ABI, Mode
@@ -204,8 +203,7 @@ class ClientSetup:
 def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | None:
     if not config.tickets:
         return None
-    vault = None if config.ticket_keys is None else TicketKeyFile(config.ticket_keys)
-    return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, vault)
+    return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, config.ticket_keys)
 
 
 class ServerSetup:

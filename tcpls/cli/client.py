@@ -119,6 +119,14 @@ def parse_commands(words: Sequence[str]) -> tuple[Command, ...]:
     return tuple(Command(verb, names[0], names[1] if len(names) > 1 else None) for verb, *names in commands)
 
 
+def ticket_store(arguments: argparse.Namespace) -> FileTicketStore | None:
+    """Raises `ConfigurationError` for a file that is none of tickets, or that others may use."""
+    if not arguments.session_ticket:
+        return None
+    owner = privileges.number_of(arguments.user) if arguments.user else None
+    return FileTicketStore(arguments.session_ticket, owner=owner)
+
+
 def plan(arguments: argparse.Namespace) -> Plan:
     host, port, words = options.parse_endpoint(arguments.words)
     commands = parse_commands(words)
@@ -144,7 +152,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
             key_shares=arguments.key_shares,
             ech=read_list(arguments.ech) if arguments.ech else b"",
             ech_grease=arguments.ech_grease,
-            tickets=FileTicketStore(arguments.session_ticket) if arguments.session_ticket else None,
+            tickets=ticket_store(arguments),
             programs=policy,
             helper=options.spawn_helper(policy),
             **options.common_settings(arguments),

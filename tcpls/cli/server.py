@@ -18,6 +18,7 @@ from tcpls import (
     Stream,
     StreamReset,
     TCPLSError,
+    TicketKeyFile,
     serve,
 )
 from tcpls.cli import identity, options, privileges
@@ -122,6 +123,13 @@ def choose_handler(arguments: argparse.Namespace) -> Handler:
     return FileService(root.resolve(), writable=arguments.allow_put).session
 
 
+def ticket_keys(arguments: argparse.Namespace) -> TicketKeyFile | None:
+    """Raises `ConfigurationError` for a file that is none of keys, or that others may use."""
+    if not arguments.ticket_keys:
+        return None
+    return TicketKeyFile(arguments.ticket_keys, privileges.number_of(arguments.user) if arguments.user else None)
+
+
 class Sessions:
     """Tells of each session, and when the last one that is wanted has ended."""
 
@@ -174,7 +182,7 @@ async def server(arguments: argparse.Namespace) -> None:
             max_sessions=arguments.max_sessions,
             tickets=0 if arguments.no_tickets else arguments.tickets,
             ticket_lifetime=arguments.ticket_lifetime,
-            ticket_keys=arguments.ticket_keys,
+            ticket_keys=ticket_keys(arguments),
             ech_keys=tuple(arguments.ech_keys),
             ech_old_keys=tuple(arguments.ech_old_keys),
             ech_trial=arguments.ech_trial,

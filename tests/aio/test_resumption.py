@@ -148,7 +148,10 @@ def test_a_server_of_the_same_key_file_resumes_and_another_does_not(ends: Ends, 
     async def test() -> None:
         store = tcpls.FileTicketStore(tmp_path / "tickets")
         shared = tmp_path / "keys"
-        async with ends.serve(echo, ticket_keys=shared) as one, ends.serve(echo, ticket_keys=shared) as two:
+        async with (
+            ends.serve(echo, ticket_keys=tcpls.TicketKeyFile(shared)) as one,
+            ends.serve(echo, ticket_keys=tcpls.TicketKeyFile(shared)) as two,
+        ):
             await visit(ends, one.port, tickets=store)
             contents = (tmp_path / "tickets").read_text().replace(f'"port": {one.port}', f'"port": {two.port}')
             (tmp_path / "tickets").write_text(contents)
@@ -171,11 +174,11 @@ def test_a_ticket_of_either_kind_of_session_resumes_the_other(
 
     async def test() -> None:
         store, shared = tcpls.FileTicketStore(tmp_path / "tickets"), tmp_path / "keys"
-        async with ends.serve(echo, ticket_keys=shared, tcpls=first) as server:
+        async with ends.serve(echo, ticket_keys=tcpls.TicketKeyFile(shared), tcpls=first) as server:
             before = await visit(ends, server.port, tickets=store)
             port = server.port
         (then,) = (mode for mode in MODES if mode is not first)
-        async with ends.serve(echo, ticket_keys=shared, tcpls=then) as server:
+        async with ends.serve(echo, ticket_keys=tcpls.TicketKeyFile(shared), tcpls=then) as server:
             contents = (tmp_path / "tickets").read_text().replace(f'"port": {port}', f'"port": {server.port}')
             (tmp_path / "tickets").write_text(contents)
             after = await visit(ends, server.port, tickets=store)
@@ -194,14 +197,14 @@ def test_a_key_file_that_breaks_stops_no_handshake(
     async def test() -> None:
         store = tcpls.MemoryTicketStore()
         shared = tmp_path / "keys"
-        async with ends.serve(echo, ticket_keys=shared) as server:
+        async with ends.serve(echo, ticket_keys=tcpls.TicketKeyFile(shared)) as server:
             shared.write_text("broken")
             shared.chmod(0o600)
             assert not (await visit(ends, server.port, tickets=store)).resumed
             assert (await visit(ends, server.port, tickets=store)).resumed
         assert shared.read_text() == "broken"
         with pytest.raises(tcpls.ConfigurationError, match="no file of ticket keys"):
-            await ends.serve(echo, ticket_keys=shared)
+            tcpls.TicketKeyFile(shared)
 
     run(test())
     assert "going on with a key of this process's own" in caplog.text

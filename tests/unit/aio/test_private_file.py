@@ -85,16 +85,22 @@ def test_no_folder(tmp_path: Path) -> None:
         private(tmp_path / "no" / "file").update(lambda data: b"x")
 
 
-def test_the_owner_stays(tmp_path: Path) -> None:
+def test_another_users_file(tmp_path: Path) -> None:
+    """Refused, root's case included, unless that user was named; then it stays that user's."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     path = tmp_path / "file"
     path.write_bytes(b"x")
     path.chmod(0o600)
     os.chown(path, 1234, 1235)
-    private(path).update(lambda data: b"y")
+    for other in (None, 4321):
+        file = PrivateFile(path, "secrets", 1000, owner=other)
+        for use in (file.read, lambda file=file: file.update(lambda data: b"y")):
+            with pytest.raises(ConfigurationError, match="it belongs to another user"):
+                use()
+    PrivateFile(path, "secrets", 1000, owner=1234).update(lambda data: data + b"y")
     status = path.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 1235, 0o600)
+    assert (path.read_bytes(), status.st_uid, status.st_gid, status.st_mode & 0o777) == (b"xy", 1234, 1235, 0o600)
 
 
 def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path) -> None:
