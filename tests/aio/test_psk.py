@@ -130,8 +130,8 @@ def test_a_machine_without_authorities_can_use_a_key(ends: Ends, monkeypatch: py
     ("settings", "sentence"),
     [
         ({}, "a server needs a certificate and its private key, or a pre-shared key"),
-        ({"certificate": "c.pem"}, "a server needs a certificate and its private key"),
-        ({"certificate": "c.pem", "psks": (PSK,)}, "a server needs a certificate and its private key"),
+        ({"certificate": "c.pem"}, "a certificate and its private key go together"),
+        ({"certificate": "c.pem", "psks": (PSK,)}, "a certificate and its private key go together"),
         ({"psks": (PSK, PSK)}, "the same identity"),
         ({"psks": (PSK,), "psk_modes": ("psk",)}, "'psk' is no key exchange mode"),
     ],
