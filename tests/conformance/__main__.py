@@ -42,10 +42,10 @@ def unclear(reports: list[dict[str, Any]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--pages-only", action="store_true", help="read code and markers again, run nothing")
+    parser.add_argument("--pages-only", action="store_true", help="read code, rules and markers again, run nothing")
     parser.add_argument("--reports", type=Path, help="take the reports of this folder instead of running")
     options = parser.parse_args()
-    parts = {"clauses": page.clauses_part()}
+    parts = {"rules": page.rules_part(), "clauses": page.clauses_part()}
     doubts: list[str] = []
     if not options.pages_only:
         with tempfile.TemporaryDirectory() as made:

@@ -1,4 +1,4 @@
-"""docs/conformance.md out of reports, reasons, comments, markers and a template. The same input gives the same page."""
+"""docs/conformance.md out of reports, reasons, rules, comments, markers and a template: the same each time."""
 
 from __future__ import annotations
 
@@ -163,6 +163,54 @@ def _suite_counts(reports: list[dict[str, Any]]) -> dict[Key, list[int]]:
     return counts
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Something that a receiver must refuse, or do: where that is, and which tests show it, or why there is none.
+
+    Codes are file:name under tcpls, tests file:name under tests/unit.
+    """
+
+    sections: tuple[str, ...]
+    text: str
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
+    why: str
+
+    @classmethod
+    def of(cls, line: str) -> Rule:
+        sections, text, code, shown = (part.strip() for part in line.split("|"))
+        why = shown.removeprefix("why: ") if shown.startswith("why: ") else ""
+        return cls(
+            tuple(f"RFC 8446 {section}" for section in sections.split(", ")),
+            text,
+            tuple(code.split()),
+            () if why else tuple(shown.split()),
+            why,
+        )
+
+
+def rules() -> list[Rule]:
+    lines = (HERE / "rules.txt").read_text(encoding="utf-8").splitlines()
+    return [Rule.of(line) for line in lines if line and not line.startswith("#")]
+
+
+def _listed(places: Iterable[str]) -> str:
+    return "<br>".join("{} `{}`".format(*place.split(":")) for place in places)
+
+
+def rules_part() -> list[str]:
+    rows = [
+        [
+            ", ".join(section.removeprefix("RFC 8446 ") for section in rule.sections),
+            rule.text,
+            _listed(rule.code),
+            _listed(rule.tests) or rule.why,
+        ]
+        for rule in rules()
+    ]
+    return list(_table(["section", "rule", "code, in tcpls", "tests, in tests/unit; or why none"], rows))
+
+
 def clauses_part() -> list[str]:
     enforcing, testing = clauses.enforcing(), clauses.testing()
     rows = [
@@ -180,7 +228,7 @@ def compose(parts: dict[str, list[str]]) -> str:
     """The template with its parts filled in. A part that is not given stays as the page has it."""
     page = (HERE / "template.md").read_text(encoding="utf-8")
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    for name in ("features", "suites", "clauses"):
+    for name in ("features", "suites", "rules", "clauses"):
         lines = parts.get(name)
         body = "\n".join(lines) if lines is not None else part_of(before, name)
         page = page.replace(f"<!-- {name} -->", f"{BEGIN.format(name)}\n{body}\n{END.format(name)}")

@@ -52,5 +52,5 @@ _VERSIONS: dict[str, Callable[[], str]] = {
 
 
 def version_of(peer: str) -> str:
-    """ "" for what has no version, or none that can be asked for: then it is looked up as a Python package."""
+    """Empty for what has no version, or none that can be asked for: what is not known is taken for a Python package."""
     return _VERSIONS.get(peer, lambda: _package(peer))()

@@ -46,6 +46,36 @@ def test_what_the_page_names_exists() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("rule", page.rules(), ids=lambda rule: f"{rule.sections[0]}: {rule.text[:40]}")
+def test_each_rule_has_its_code_and_its_test(rule: page.Rule) -> None:
+    """The code exists; the tests exist and are marked with the rule's section."""
+    for place in rule.code:
+        file, _, name = place.partition(":")
+        assert clauses.defined(file, name), place
+    for place in rule.tests:
+        file, _, name = place.partition(":")
+        for section in rule.sections:
+            assert clauses.Place(f"unit/{file}", name) in clauses.testing().get(section, set()), f"{place}: {section}"
+    assert bool(rule.tests) is not bool(rule.why)
+
+
+def test_the_tests_that_the_page_names_exist() -> None:
+    """Those of the table of bugs."""
+    named = set(re.findall(r"`(test_\w+)`", (page.HERE / "template.md").read_text(encoding="utf-8")))
+    defined = {
+        name
+        for path in clauses.TESTS.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert named - defined == set()
+    assert len(named) > 20
+
+
+def test_the_page_has_the_rules() -> None:
+    """`python -m tests.conformance --pages-only` makes it anew."""
+    assert page.part_of(page.PAGE.read_text(encoding="utf-8"), "rules") == "\n".join(page.rules_part())
+
+
 TESTS = """
 import pytest
 

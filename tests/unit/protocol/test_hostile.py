@@ -247,6 +247,7 @@ def test_close_notify_may_follow_as_many_of_them_as_are_allowed() -> None:
     give_raw(core, bytes((1, Alert.CLOSE_NOTIFY)), 21)
 
 
+@pytest.mark.clause("RFC 8446 5.1", "RFC 8446 5.4")
 @pytest.mark.parametrize(
     ("reason", "content"),
     [(Reason.EMPTY_RECORD, b""), (Reason.BAD_LENGTH, b"\x01"), (Reason.BAD_LENGTH, b"\x01\x00\x00")],
@@ -374,6 +375,7 @@ def test_every_reason_of_tcpls_has_a_case_here() -> None:
     assert set(ALERT_FOR) == set(Reason)
 
 
+@pytest.mark.clause("RFC 8446 6.2")
 def test_nothing_is_handled_after_a_failure() -> None:
     core = server()
     with refused(core, Reason.UNKNOWN_FRAME):

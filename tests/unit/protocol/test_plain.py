@@ -67,6 +67,7 @@ def test_with_more_to_come_only_full_records_leave_until_a_push() -> None:
     assert put(core) == [(23, b"the end"), (21, CLOSE_NOTIFY)]
 
 
+@pytest.mark.clause("RFC 8446 6.1")
 def test_the_other_direction_goes_on_after_the_end_of_one() -> None:
     core = client()
     core.open_stream()
@@ -98,6 +99,7 @@ def test_this_end_may_answer_after_the_peers_close_notify() -> None:
     assert core.ended
 
 
+@pytest.mark.clause("RFC 8446 6.1")
 def test_the_end_of_tcp_without_close_notify_is_a_truncation() -> None:
     core = server()
     give_raw(core, b"half")
@@ -150,6 +152,7 @@ def test_capacity_comes_back() -> None:
     assert core.events() == [StreamWritable(0)]
 
 
+@pytest.mark.clause("RFC 8446 4.6.3")
 def test_keys_change_both_ways() -> None:
     core = server()
     assert give_raw(core, KeyUpdate(True).write(), 22) == READ.next().keys()

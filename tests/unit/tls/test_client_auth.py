@@ -128,6 +128,7 @@ SERVERS_ONLY = ((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False
 ANY_PURPOSE = ((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False),)
 
 
+@pytest.mark.clause("RFC 8446 4.4.2.2")
 @pytest.mark.parametrize("auth", [ClientAuth.REQUEST, ClientAuth.REQUIRE])
 @pytest.mark.parametrize(
     ("pair", "reason", "alert"),
@@ -285,6 +286,7 @@ def test_certificate_verify_of_a_client(scheme: int, signature: bytes, reason: R
     refuses(server, CertificateVerify(scheme, signature).write(), reason, alert)
 
 
+@pytest.mark.clause("RFC 8446 4.4.3")
 def test_scheme_that_was_not_offered_to_a_client() -> None:
     server, flight = client_flight(client_pair().identity(), schemes=(SignatureScheme.ED25519,), client_trust=None)
     assert Certificate.read(Reader(flight[0][4:]), ()).chain == ()

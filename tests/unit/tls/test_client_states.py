@@ -111,8 +111,9 @@ HELLOS: list[tuple[dict[str, Any], Reason, Alert]] = [
     "RFC 8446 4.2.1",
     "RFC 8446 4.2.8",
     "RFC 8446 4.2.8.2",
-    "RFC 8446 D.5",
     "RFC 8446 7.4.2",
+    "RFC 8446 D.1",
+    "RFC 8446 D.5",
 )
 @pytest.mark.parametrize(("changes", "reason", "alert"), HELLOS)
 def test_server_hello(changes: dict[str, Any], reason: Reason, alert: Alert) -> None:
@@ -291,7 +292,7 @@ def after(count: int, **changes: Any) -> ClientHandshake:
     return client
 
 
-@pytest.mark.clause("RFC 8446 4.3.2", "RFC 8446 4.4.2", "RFC 8446 4.4.2.4")
+@pytest.mark.clause("RFC 8446 4", "RFC 8446 4.3.2", "RFC 8446 4.4.2", "RFC 8446 4.4.2.4")
 @pytest.mark.parametrize(
     ("message", "reason", "alert"),
     [
@@ -336,7 +337,7 @@ def test_certificate_of_an_unsupported_key() -> None:
     refused(caught.value, Reason.UNSUPPORTED_CERTIFICATE, Alert.UNSUPPORTED_CERTIFICATE)
 
 
-@pytest.mark.clause("RFC 8446 4.3.2")
+@pytest.mark.clause("RFC 8446 4.3.2", "RFC 8446 9.3")
 def test_two_certificate_requests() -> None:
     client = after(1)
     request = CertificateRequest(b"", {13: b"\0\2\4\3", 0xFA01: b""}).write()

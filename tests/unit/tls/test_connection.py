@@ -228,7 +228,7 @@ def test_change_cipher_spec_is_dropped_and_bounded() -> None:
     )
 
 
-@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1", "RFC 8446 6", "RFC 8446 6.2")
+@pytest.mark.clause("RFC 8446 5", "RFC 8446 5.1", "RFC 8446 6", "RFC 8446 6.2", "RFC 8446 D.5")
 @pytest.mark.parametrize(
     ("data", "reason", "alert"),
     [
@@ -342,7 +342,7 @@ def sealed(log: SecretLog, *parts: tuple[int, bytes]) -> bytes:
     return bytes(sealer.pending)
 
 
-@pytest.mark.clause("RFC 8446 2", "RFC 8446 4", "RFC 8446 5", "RFC 8446 5.1", "RFC 8446 6")
+@pytest.mark.clause("RFC 8446 2", "RFC 8446 4", "RFC 8446 5", "RFC 8446 5.1", "RFC 8446 5.4", "RFC 8446 6")
 @pytest.mark.parametrize(
     ("content_type", "content", "reason", "alert"),
     [

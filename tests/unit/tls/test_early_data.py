@@ -108,7 +108,7 @@ def test_nothing_early_once_it_is_over() -> None:
 # Not offered, or rejected: the handshake goes on, and both know why.
 
 
-@pytest.mark.clause("RFC 8446 4.2.10")
+@pytest.mark.clause("RFC 8446 2.3", "RFC 8446 4.2.10", "RFC 8446 E.5")
 @pytest.mark.parametrize(
     ("change", "config", "why"),
     [
@@ -175,7 +175,7 @@ def test_rejected_but_resumed(config: dict[str, Any], why: EarlyData) -> None:
     assert rejected(side, early, server, why, EarlyData.REFUSED).resumed
 
 
-@pytest.mark.clause("RFC 8446 8.3")
+@pytest.mark.clause("RFC 8446 4.2.10", "RFC 8446 8.3")
 @pytest.mark.parametrize(("behind", "accepted"), [(9.9, True), (-9.9, True), (10.1, False), (-10.1, False)])
 def test_the_window_of_freshness_in_both_directions(behind: float, accepted: bool) -> None:
     """The client's clock runs `behind` seconds slower or faster than the server's; or its hello was held back."""
@@ -372,6 +372,7 @@ def test_configurations() -> None:
     assert str(EarlyData.RETRIED) == "rejected, the handshake needed another ClientHello"
 
 
+@pytest.mark.clause("RFC 8446 4.2.10")
 def test_what_the_ticket_remembers_is_asked() -> None:
     asked = []
 

@@ -79,7 +79,7 @@ def test_hostile_records(records: list[tuple[str, int, bytes]], reason: Reason, 
     refuses(hostile.server, sealed(getattr(hostile, sealer), content_type, content), reason, alert)
 
 
-@pytest.mark.clause("RFC 8446 5.2")
+@pytest.mark.clause("RFC 8446 4.2.10", "RFC 8446 5.2")
 def test_a_forged_record_of_accepted_early_data() -> None:
     hostile = Hostile()
     forged = bytearray(sealed(hostile.early, 23, b"early"))

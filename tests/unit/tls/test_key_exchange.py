@@ -114,6 +114,7 @@ def test_key_exchange(group: Group) -> None:
     assert ENGINE.private_share(group, seeded(2)).public != mine.public
 
 
+@pytest.mark.clause("RFC 8446 7.4.2")
 @pytest.mark.parametrize(("group", "public"), BAD_POINTS + BAD_ANSWERS)
 def test_bad_answers(group: Group, public: bytes) -> None:
     with pytest.raises(HandshakeError) as caught:

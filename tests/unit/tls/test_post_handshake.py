@@ -23,7 +23,7 @@ def test_key_update(request_: bool) -> None:
         assert post.boundary is (at < len(message) - 1)
 
 
-@pytest.mark.clause("RFC 8446 4.6", "RFC 8446 5.1")
+@pytest.mark.clause("RFC 8446 4.6", "RFC 8446 4.6.1", "RFC 8446 5.1")
 def test_tickets_and_a_key_update_in_one_record() -> None:
     post = PostHandshake(is_client=True)
     payload = TICKET.write() * 2 + PostHandshake.key_update(False)
@@ -39,7 +39,9 @@ def test_a_ticket_over_two_records() -> None:
     assert post.receive(message[10:]) == [TICKET]
 
 
-@pytest.mark.clause("RFC 8446 4", "RFC 8446 4.6.1", "RFC 8446 4.6.2", "RFC 8446 4.6.3", "RFC 8446 5.1", "RFC 8446 6.2")
+@pytest.mark.clause(
+    "RFC 8446 4", "RFC 8446 4.1.2", "RFC 8446 4.6.1", "RFC 8446 4.6.2", "RFC 8446 4.6.3", "RFC 8446 5.1", "RFC 8446 6.2"
+)
 @pytest.mark.parametrize(
     ("is_client", "payload", "reason", "alert"),
     [

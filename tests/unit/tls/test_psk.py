@@ -100,6 +100,7 @@ def test_server_without_a_certificate() -> None:
     refused(caught.value, Reason.NO_COMMON_PSK, Alert.UNKNOWN_PSK_IDENTITY)
 
 
+@pytest.mark.clause("RFC 8446 4.2.9")
 @pytest.mark.parametrize(
     ("client", "server"),
     [
@@ -265,6 +266,7 @@ def test_how_many_tickets(client: dict[str, Any], server: dict[str, Any], count:
     tickets = tickets_of(established)
     assert len(tickets) == count
     assert len({ticket.key for ticket in tickets}) == count
+    assert len({ticket.age_add for ticket in tickets}) == count
 
 
 @pytest.mark.clause("RFC 8446 4.2.9")
@@ -339,7 +341,7 @@ IDENTITIES = b"\0\x0e\0\x08device 7\0\0\0\0"
 BINDERS = b"\0\x21\x20" + bytes(32)
 
 
-@pytest.mark.clause("RFC 8446 4.2.9", "RFC 8446 4.2.11", "RFC 8446 4.2.11.2", "RFC 8446 9.2")
+@pytest.mark.clause("RFC 8446 4.2.3", "RFC 8446 4.2.9", "RFC 8446 4.2.11", "RFC 8446 4.2.11.2", "RFC 8446 9.2")
 @pytest.mark.parametrize(
     ("change", "reason", "alert"),
     [
@@ -415,7 +417,7 @@ def test_keys_added_after_a_retry(change: str) -> None:
     refused(caught.value, Reason.CHANGED_HELLO, ILLEGAL)
 
 
-@pytest.mark.clause("RFC 8446 4.2.11.2")
+@pytest.mark.clause("RFC 8446 4.2.11", "RFC 8446 4.2.11.2")
 def test_a_wrong_binder_after_a_retry() -> None:
     client = ClientHandshake(client_config(psks=(PSK,)), random=seeded(1), time=TIME)
     server = ServerHandshake(server_config(psks=(PSK,), groups=(Group.SECP256R1,)), random=seeded(2))

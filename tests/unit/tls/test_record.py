@@ -235,7 +235,7 @@ def test_connection_ids() -> None:
         other.next_record()
 
 
-@pytest.mark.clause("RFC 8446 5.3")
+@pytest.mark.clause("RFC 8446 4.6.3", "RFC 8446 5.3")
 def test_switching_keys_and_sequences() -> None:
     second = TrafficKeys(CipherSuite.AES_256_GCM_SHA384, bytes(32), bytes(12), 7)
     sealer, opener = make_sealer(), make_opener()
@@ -250,7 +250,7 @@ def test_switching_keys_and_sequences() -> None:
     assert opener.sequence == 8
 
 
-@pytest.mark.clause("RFC 8446 5.5")
+@pytest.mark.clause("RFC 8446 5.3", "RFC 8446 5.5")
 def test_limit_of_a_key() -> None:
     limit = CipherSuite.AES_128_GCM_SHA256.record_limit
     sealer = make_sealer(keys(sequence=limit - 1))

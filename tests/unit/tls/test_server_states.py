@@ -66,16 +66,17 @@ def accepts(server: ServerHandshake, hello: ClientHello) -> ServerHello:
 
 
 @pytest.mark.clause(
+    "RFC 6066 3",
+    "RFC 7301 3.1",
     "RFC 8446 4.2",
     "RFC 8446 4.2.1",
+    "RFC 8446 4.2.3",
     "RFC 8446 4.2.8",
     "RFC 8446 4.2.8.2",
     "RFC 8446 4.2.9",
     "RFC 8446 4.2.11",
-    "RFC 8446 9.2",
-    "RFC 6066 3",
-    "RFC 7301 3.1",
     "RFC 8446 7.4.2",
+    "RFC 8446 9.2",
 )
 @pytest.mark.parametrize(
     ("changes", "reason", "alert"),
@@ -132,7 +133,7 @@ def test_fields(changes: dict[str, Any], reason: Reason, alert: Alert) -> None:
     refuses(make(), replace(first_hello(), **changes).write(), reason, alert)
 
 
-@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.1")
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.1", "RFC 8446 D.2")
 def test_hello_without_an_extension_block() -> None:
     hello = replace(first_hello(), extensions={}).write()[4:-2]
     refuses(make(), frame(HandshakeType.CLIENT_HELLO, hello), Reason.UNSUPPORTED_VERSION, Alert.PROTOCOL_VERSION)
@@ -151,7 +152,7 @@ def test_nothing_in_common(changes: dict[int, bytes | None], reason: Reason, ale
     refuses(make(alpn=(b"h2",)), with_extensions(first_hello(), changes).write(), reason, alert)
 
 
-@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2", "RFC 8446 9.3")
+@pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2", "RFC 8446 4.2.1", "RFC 8446 9.3")
 def test_grease_and_the_unknown_are_ignored() -> None:
     """RFC 8701, and RFC 8446 9.3."""
     hello = first_hello(alpn=(b"h2",))
@@ -321,7 +322,7 @@ def test_finished(value: bytes, reason: Reason, alert: Alert) -> None:
     refuses(server, Finished(value).write(), reason, alert)
 
 
-@pytest.mark.clause("RFC 8446 4")
+@pytest.mark.clause("RFC 8446 4", "RFC 8446 4.5", "RFC 8446 4.6.3")
 @pytest.mark.parametrize("kind", [1, 5, 11, 15, 24, 99])
 def test_other_messages_than_finished(kind: int) -> None:
     server = make()

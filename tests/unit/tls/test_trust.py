@@ -76,6 +76,7 @@ def test_critical_extension_that_is_not_known() -> None:
     refuses([issue(authority(), extensions=((unknown, True),))], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
 
 
+@pytest.mark.clause("RFC 8446 4.4.2.2")
 def test_usage() -> None:
     """RFC 8446 4.4.2.2: the key of the end must be allowed to sign; RFC 5280 4.2.1.3: an issuer's, certificates."""
 
@@ -115,6 +116,7 @@ def test_authorities_with_eddsa(kind: str) -> None:
     refuses([old], Reason.CERTIFICATE_EXPIRED, Alert.CERTIFICATE_EXPIRED, root=root)
 
 
+@pytest.mark.clause("RFC 8446 4.4.2.2")
 def test_self_signed() -> None:
     alone = issue()
     refuses([alone], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
