@@ -32,20 +32,19 @@ Chain = dict[str, Any]
 
 
 def concerns(chain: Chain) -> bool:
-    """A client's view, of a server whose name it knows."""
-    return chain["validation_kind"] == "SERVER" and chain["expected_peer_name"] is not None
+    """A client's view, of a server whose name it knows; or a server's, of a client, whose names it does not look at."""
+    return chain["validation_kind"] == "CLIENT" or chain["expected_peer_name"] is not None
 
 
 def judge(chain: Chain) -> str:
     trusted = "\n".join(chain["trusted_certs"]).encode()
     sent = "\n".join([chain["peer_certificate"], *chain["untrusted_intermediates"]])
     time = datetime.fromisoformat(chain["validation_time"] or "2026-01-01T00:00:00").replace(tzinfo=UTC)
+    name = None if chain["validation_kind"] == "CLIENT" else chain["expected_peer_name"]["value"]
     certificates = pem_blocks(sent.encode(), b"CERTIFICATE")
     try:
         ENGINE.public_key(certificates[0])
-        LIBRARY.trust_from_pem(trusted, "authorities").validate(
-            certificates, chain["expected_peer_name"]["value"], time
-        )
+        LIBRARY.trust_from_pem(trusted, "authorities").validate(certificates, name, time)
     except (CertificateError, ConfigurationError):
         return "refused"
     return "accepted"
