@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from tcpls.aio.identity import describe_peer
 from tcpls.aio.psk import ExternalPsk
@@ -13,6 +13,7 @@ from tcpls.protocol.options import BY_ID
 from tcpls.protocol.parameters import PROGRAMS_AUTHENTICATED, PROGRAMS_PINNED, PROGRAMS_SIGNED, Parameters
 from tcpls.tls.connection import Established
 from tcpls.tls.ech.status import EchStatus
+from tcpls.tls.key_schedule import Exporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Facts:
     alpn: str
     server_name: str
     ech: str
+    exporter: Exporter = field(repr=False)
 
     @classmethod
     def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk], ech: str) -> Facts:
@@ -133,6 +135,7 @@ class Facts:
             alpn=(established.alpn or b"").decode("ascii", "replace"),
             server_name=established.server_name or "",
             ech=ech,
+            exporter=established.exporter,
         )
 
     def session_info(self, peer: Parameters | None, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:

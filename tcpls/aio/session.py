@@ -83,6 +83,16 @@ class Session:
         """The application protocol that was agreed on, or ""."""
         return self._facts.alpn
 
+    def export(self, label: bytes, context: bytes = b"", length: int = 32) -> bytes:
+        """`length` bytes that only the two ends of this session can compute, for other protocols (RFC 8446 7.5).
+
+        They differ by `label`, which the protocol that uses them has registered (RFC 5705 section 4), and `context`.
+        Both ends get the same. What was exported says nothing about the session's keys or about other exports. A
+        session that was resumed gives other bytes than the one before. Raises `ApiMisuse` for a label of more than
+        249 bytes, and for more than 255 hashes of the suite.
+        """
+        return self._facts.exporter.export(label, context, length)
+
     def info(self) -> SessionInfo:
         """What is really in use: asked anew of the kernel at each call."""
         return self._facts.session_info(

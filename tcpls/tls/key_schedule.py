@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from functools import cache
 
+from tcpls.errors import ApiMisuse
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.suites import IV_SIZE, CipherSuite, TrafficKeys
 
@@ -71,6 +72,9 @@ class TrafficSecret:
         return TrafficSecret(self.engine, self.suite, secret, self.generation + 1)
 
 
+MAX_LABEL = 255 - len("tls13 ")
+
+
 @dataclass(frozen=True, slots=True)
 class Exporter:
     """The exporter master secret (RFC 8446 7.5)."""
@@ -81,6 +85,11 @@ class Exporter:
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """`length` bytes that only the two ends of this connection know."""
+        # RFC 8446 7.1: a label has 255 bytes with its prefix, and HKDF (RFC 5869 2.3) gives 255 hashes.
+        if not 0 < len(label) <= MAX_LABEL or not 0 < length <= 255 * self.suite.hash_size:
+            raise ApiMisuse(
+                f"an exporter's label has 1 to {MAX_LABEL} bytes, what it gives 1 to {255 * self.suite.hash_size}"
+            )
         of_context = self.engine.hash(self.suite.hash_name)
         of_context.update(context)
         empty = _hash_of_nothing(self.engine, self.suite)

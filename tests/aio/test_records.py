@@ -129,3 +129,22 @@ def test_frames_are_not_put_into_records_that_are_too_short_for_them(ends: Ends)
     with pytest.raises(tcpls.HandshakeError) as caught:
         ours.outcome(established)
     assert caught.value.reason is Reason.ILLEGAL_CHOICE
+
+
+@pytest.mark.parametrize("mode", [tcpls.Negotiate.OFF, tcpls.Negotiate.REQUIRE])
+def test_both_ends_export_the_same(ends: Ends, mode: tcpls.Negotiate) -> None:
+    async def test() -> None:
+        exported = set()
+        for _ in range(2):
+            async with ends.pair(server={"tcpls": mode}, tcpls=mode) as (client, server):
+                for label, context, length in ((b"EXPORTER-a", b"", 32), (b"EXPORTER-a", b"c", 32), (b"b", b"", 100)):
+                    material = client.export(label, context, length)
+                    assert material == server.export(label, context, length)
+                    assert len(material) == length
+                    exported.add(material[:32])
+                for label, length in ((b"", 1), (b"x" * 250, 1), (b"x", 0), (b"x", 255 * 48 + 1)):
+                    with pytest.raises(tcpls.ApiMisuse):
+                        client.export(label, b"", length)
+        assert len(exported) == 6
+
+    run(test())

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tcpls.errors import AlertReceived, TCPLSError
+from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection, TLSConnection
 from tcpls.tls.messages import KeyUpdate
@@ -157,11 +158,12 @@ def _handshake(sock: socket.socket, connection: TLSConnection, early: bytearray 
 
 
 @contextmanager
-def connect(port: int, config: ClientConfig, early: bytes = b"") -> Iterator[Channel]:
+def connect(port: int, config: ClientConfig, early: bytes = b"", key_log: KeyLog = NULL_KEY_LOG) -> Iterator[Channel]:
     """`early` is sent as early data, as far as that is possible."""
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
         sock.settimeout(TIMEOUT)
-        connection = ClientConnection(replace(config, engine=ENGINE), random=os.urandom, time=datetime.now(UTC))
+        ours = replace(config, engine=ENGINE)
+        connection = ClientConnection(ours, random=os.urandom, time=datetime.now(UTC), key_log=key_log)
         connection.send_early(early)
         yield Channel(sock, _handshake(sock, connection), is_client=True, padding=config.padding.data)
 
@@ -175,13 +177,16 @@ class Listener:
         self.port: int = self._listener.getsockname()[1]
 
     @contextmanager
-    def accept(self, config: ServerConfig, later: timedelta = timedelta(0)) -> Iterator[Channel]:
+    def accept(
+        self, config: ServerConfig, later: timedelta = timedelta(0), key_log: KeyLog = NULL_KEY_LOG
+    ) -> Iterator[Channel]:
         """`later`: how far the server's clock is ahead."""
         sock, _ = self._listener.accept()
         with sock:
             sock.settimeout(TIMEOUT)
             now = datetime.now(UTC) + later
-            connection = ServerConnection(replace(config, engine=ENGINE), random=os.urandom, time=now)
+            ours = replace(config, engine=ENGINE)
+            connection = ServerConnection(ours, random=os.urandom, time=now, key_log=key_log)
             early = bytearray()
             established = _handshake(sock, connection, early)
             channel = Channel(sock, established, is_client=False, padding=config.padding.data)
