@@ -99,6 +99,7 @@ class Reason(enum.Enum):
     NO_CERTIFICATE = "the peer sent no certificate"
     CERTIFICATE_REQUIRED = "the client sent no certificate, and one is required"
     BAD_CERTIFICATE = "the peer's certificate cannot be used"
+    BAD_COMPRESSION = "a compressed certificate does not expand to what it says"
     UNTRUSTED_CERTIFICATE = "the peer's certificate does not lead to a trusted authority"
     CERTIFICATE_EXPIRED = "the peer's certificate is outside its period of validity"
     WRONG_NAME = "the peer's certificate is for another name"
@@ -165,6 +166,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
     Reason.CERTIFICATE_REQUIRED: Alert.CERTIFICATE_REQUIRED,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,
+    Reason.BAD_COMPRESSION: Alert.BAD_CERTIFICATE,
     Reason.UNTRUSTED_CERTIFICATE: Alert.UNKNOWN_CA,
     Reason.CERTIFICATE_EXPIRED: Alert.CERTIFICATE_EXPIRED,
     Reason.WRONG_NAME: Alert.BAD_CERTIFICATE,

@@ -49,7 +49,8 @@ class CommonConfig:
     in a record (RFC 8449: content, type and padding; 64 to 16,385 bytes), `padding` what it adds to its own.
     `certificate` and `private_key` are PEM files: this end's chain, leaf first, and its key. `credentials` are more of
     them: a server chooses by the name that it is asked for, a client by the authorities that the server lists, and both
-    by what the other end can verify.
+    by what the other end can verify. `certificate_compressions` (RFC 8879) are "brotli", "zstd" and "zlib" in the order
+    of preference; None: those of them that are installed.
     """
 
     suites: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ class CommonConfig:
     certificate: str | Path | None = None
     private_key: str | Path | None = None
     credentials: tuple[Credential, ...] = ()
+    certificate_compressions: tuple[str, ...] | None = None
     engine: str = "openssl"
     tcpls: Negotiate = Negotiate.OFFER
     ktls: KTLS = KTLS.OFF
@@ -103,7 +105,8 @@ class ClientConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig(CommonConfig):
-    """A certificate is needed, or `psks`. Clients that ask for no name, or for an unknown one, get the first.
+    """A certificate is needed, or `psks`. Clients that ask for no name, or for an unknown one, get the first; with
+    `known_names_only` the latter are refused (unrecognized_name).
 
     `client_auth`: whether clients are asked for a certificate (REQUEST), and those refused that have none (REQUIRE).
     What they show must lead to `client_ca_file`, a PEM file; that of a resumed session still must. Clients with a
@@ -119,6 +122,7 @@ class ServerConfig(CommonConfig):
     certificate should be for the public names too.
     """
 
+    known_names_only: bool = False
     client_auth: ClientAuth = ClientAuth.NONE
     client_ca_file: str | Path | None = None
     tickets: int = DEFAULT_TICKETS

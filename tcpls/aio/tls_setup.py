@@ -28,6 +28,7 @@ from tcpls.protocol.resumption import Remembered
 from tcpls.tls import config as tls_config
 from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
+from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.engine import CryptoEngine, Trust
 from tcpls.tls.extensions import ExtensionType, read_record_size_limit
@@ -78,6 +79,13 @@ def _psk_modes(config: CommonConfig) -> tuple[PskMode, ...]:
     return _chosen("key exchange mode", config.psk_modes, modes, (PskMode.PSK_DHE_KE,))
 
 
+def _compressions(config: CommonConfig) -> tuple[CertificateCompression, ...]:
+    names = config.certificate_compressions
+    if names is None:
+        return DEFAULT_COMPRESSIONS
+    return _chosen("compression of certificates", names, {each.label: each for each in CertificateCompression}, ())
+
+
 _PROGRAM_MODES = {
     Mode.PINNED: PROGRAMS_PINNED,
     Mode.SIGNED: PROGRAMS_SIGNED,
@@ -100,6 +108,7 @@ def _common(config: CommonConfig, engine: CryptoEngine) -> dict[str, Any]:
         "psk_modes": _psk_modes(config),
         "record_size_limit": limit,
         "padding": config.padding,
+        "compressions": _compressions(config),
     }
 
 
@@ -222,6 +231,7 @@ class ServerSetup:
             ticket_keys=_ticket_keys(config, library.engine),
             tickets=config.tickets,
             ech=ech.server_keys(config, library.engine, identities),
+            known_names_only=config.known_names_only,
             client_auth=config.client_auth,
             client_trust=client_trust(config, library),
             **_common(config, library.engine),

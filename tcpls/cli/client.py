@@ -147,6 +147,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         config=ClientConfig(
             ca_file=arguments.ca_certs,
             credentials=identity.credentials(arguments),
+            certificate_compressions=identity.compressions(arguments),
             verify=not arguments.insecure,
             server_name=arguments.servername,
             key_shares=arguments.key_shares,

@@ -7,6 +7,7 @@ from typing import Any
 
 from tcpls import ClientAuth, Credential, ProgramMode, ProgramPolicy
 from tcpls.cli.exits import UsageError
+from tcpls.cli.options import split
 
 
 def add_certificates(parser: argparse._ArgumentGroup) -> None:
@@ -22,6 +23,17 @@ def add_certificates(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "-k", "--private-key", action="append", default=[], metavar="FILE", help="PEM private key of the leaf"
     )
+    parser.add_argument(
+        "--compress-certificates",
+        metavar="LIST",
+        help="how, in order: brotli,zstd,zlib or none of them (those that are installed)",
+    )
+
+
+def add_server_names(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--known-names-only", action="store_true", help="refuse clients that ask for a name of no certificate"
+    )
 
 
 def add_client_authentication(parser: argparse._ArgumentGroup) -> None:
@@ -33,6 +45,13 @@ def add_client_authentication(parser: argparse._ArgumentGroup) -> None:
         help="ask clients for a certificate, or refuse those without one (none)",
     )
     parser.add_argument("--client-ca", metavar="FILE", help="PEM authorities that clients' certificates must lead to")
+
+
+def compressions(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    names = arguments.compress_certificates
+    if names is None:
+        return None
+    return () if names == "none" else split(names)
 
 
 def credentials(arguments: argparse.Namespace) -> tuple[Credential, ...]:

@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     own = parser.add_argument_group("identity")
     identity.add_certificates(own)
+    identity.add_server_names(own)
     identity.add_client_authentication(own)
     service = parser.add_argument_group("service")
     service.add_argument("--root", metavar="DIR", help="serve the files of this folder")
@@ -179,6 +180,8 @@ async def server(arguments: argparse.Namespace) -> None:
         sessions = Sessions(handler, arguments.once or handler is standard_io)
         config = ServerConfig(
             credentials=credentials,
+            certificate_compressions=identity.compressions(arguments),
+            known_names_only=arguments.known_names_only,
             max_sessions=arguments.max_sessions,
             tickets=0 if arguments.no_tickets else arguments.tickets,
             ticket_lifetime=arguments.ticket_lifetime,

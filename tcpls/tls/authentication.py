@@ -7,25 +7,46 @@ from dataclasses import dataclass
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import SignatureScheme
+from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress
 from tcpls.tls.config import Identity
 from tcpls.tls.engine import PublicKey
+from tcpls.tls.extensions import Extensions, ExtensionType
 from tcpls.tls.flow import Flow, Peer
-from tcpls.tls.messages import Certificate, CertificateVerify, Message, signed_content
+from tcpls.tls.messages import Certificate, CertificateVerify, HandshakeType, Message, signed_content
+from tcpls.wire import Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The identity that this end shows, and the scheme that it signs with."""
+    """The identity that this end shows, the scheme that it signs with, and how its certificate is compressed."""
 
     identity: Identity
     scheme: SignatureScheme
+    compression: CertificateCompression | None = None
 
 
 def show(flow: Flow, chosen: Chosen, context: bytes, *, by_client: bool) -> None:
-    """Sends Certificate and CertificateVerify."""
-    flow.send(Certificate(context, chosen.identity.chain).write())
+    """Sends Certificate, or CompressedCertificate in its place, and CertificateVerify."""
+    message = Certificate(context, chosen.identity.chain).write()
+    flow.send(message if chosen.compression is None else compress(chosen.compression, message))
     content = signed_content(flow.transcript.digest(), by_client=by_client)
     flow.send(CertificateVerify(chosen.scheme, chosen.identity.signer.sign(chosen.scheme, content)).write())
+
+
+def certificate_messages(asked: Extensions) -> Collection[int]:
+    """The messages that a certificate may come in. `asked`: the extensions of what asks for it."""
+    # RFC 8879 section 4: compressed only for an end that offers it.
+    if ExtensionType.COMPRESS_CERTIFICATE in asked:
+        return (HandshakeType.CERTIFICATE, HandshakeType.COMPRESSED_CERTIFICATE)
+    return (HandshakeType.CERTIFICATE,)
+
+
+def read_certificate(message: Message, asked: Extensions, compressions: Collection[int]) -> Certificate:
+    """What came in one of them."""
+    body = message.body()
+    if message.kind == HandshakeType.COMPRESSED_CERTIFICATE:
+        body = Reader(CompressedCertificate.read(body).expand(compressions))
+    return Certificate.read(body, asked.keys())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from tcpls.errors import CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
-from tcpls.tls.authentication import Claim
+from tcpls.tls.authentication import Claim, certificate_messages, read_certificate
+from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientAuth, ServerConfig
 from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Peer, State
-from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
+from tcpls.tls.messages import CertificateRequest, HandshakeType, Message
 from tcpls.tls.server_finish import ExpectFinished, Server
 from tcpls.tls.tickets import TicketState
 
@@ -27,6 +28,8 @@ def certificate_request(config: ServerConfig) -> CertificateRequest | None:
         ExtensionType.SIGNATURE_ALGORITHMS: write_code_points(config.schemes),
         ExtensionType.SIGNATURE_ALGORITHMS_CERT: write_code_points((*config.schemes, *CERTIFICATE_ONLY_SCHEMES)),
     }
+    if config.compressions:
+        extensions[ExtensionType.COMPRESS_CERTIFICATE] = write_compressions(config.compressions)
     names = () if config.client_trust is None else config.client_trust.subjects
     if names and sum(map(len, names)) <= MAX_AUTHORITIES:
         extensions[ExtensionType.CERTIFICATE_AUTHORITIES] = write_authorities(names)
@@ -40,11 +43,14 @@ class ExpectCertificate:
     server: Server
     request: CertificateRequest
     finished: ExpectFinished
-    accepts: Collection[int] = field(default=(HandshakeType.CERTIFICATE,), init=False)
+
+    @property
+    def accepts(self) -> Collection[int]:
+        return certificate_messages(self.request.extensions)
 
     def receive(self, message: Message) -> State:
         config, flow = self.server.config, self.server.flow
-        certificate = Certificate.read(message.body(), self.request.extensions.keys())
+        certificate = read_certificate(message, self.request.extensions, config.compressions)
         # RFC 8446 4.4.2: the context is that of the request.
         if certificate.context != self.request.context:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")

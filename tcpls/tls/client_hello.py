@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
+from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientConfig, is_address
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import NO_ECH, ClientEch, Rejected
@@ -127,6 +128,8 @@ def write_hello_extensions(
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     if config.record_size_limit is not None:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
+    if config.compressions:
+        extensions[ExtensionType.COMPRESS_CERTIFICATE] = write_compressions(config.compressions)
     if early:
         extensions[ExtensionType.EARLY_DATA] = b""
     extensions.update(config.extra_extensions)

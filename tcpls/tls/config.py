@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
-from tcpls.tls.der import DerError
+from tcpls.tls.chain_facts import ChainFacts, chain_facts
+from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression, usable_compressions
 from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
@@ -23,7 +22,6 @@ from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
-from tcpls.tls.x509 import Certificate
 
 DEFAULT_SUITES = (
     CipherSuite.AES_128_GCM_SHA256,
@@ -53,24 +51,14 @@ class Identity:
     names: tuple[str, ...] = ()
 
     @property
-    def issuers(self) -> tuple[bytes, ...]:
-        """The names, in DER, of those who issued the chain's certificates; what does not parse is left out."""
-        return _issuers(self.chain)
+    def facts(self) -> ChainFacts:
+        return chain_facts(self.chain)
 
     def serves(self, name: str) -> bool:
         """Whether the certificate is for this host name; a wildcard stands for one label (RFC 9525 6.3)."""
         name = name.lower()
-        parent = name.partition(".")[2]
-        return name in self.names or (parent != "" and f"*.{parent}" in self.names)
-
-
-@lru_cache
-def _issuers(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    found = []
-    for der in chain:
-        with suppress(DerError):
-            found.append(Certificate.parse(der).issuer)
-    return tuple(found)
+        label, _, parent = name.partition(".")
+        return name in self.names or (label != "" and parent != "" and f"*.{parent}" in self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +162,8 @@ class ClientConfig:
     padding: Padding = NO_PADDING
     early_data: bool = False
     identities: tuple[Identity, ...] = ()
+    compressions: tuple[CertificateCompression, ...] = DEFAULT_COMPRESSIONS
+    """Of certificates, both ways; the default is what is installed."""
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -183,6 +173,7 @@ class ClientConfig:
         if not (self.suites and self.schemes):
             raise ConfigurationError("at least one cipher suite and one signature scheme is needed")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
+        object.__setattr__(self, "compressions", usable_compressions(self.compressions))
         if self.shares is not None and self.shares < 0:
             raise ConfigurationError("the number of key shares cannot be negative")
         _check_alpn(self.alpn)
@@ -245,6 +236,10 @@ class ServerConfig:
     """Whose clients are known; None: any certificate is taken, and says nothing."""
     schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
     """What clients may sign with."""
+    compressions: tuple[CertificateCompression, ...] = DEFAULT_COMPRESSIONS
+    """As a client's."""
+    known_names_only: bool = False
+    """Whether a client is refused that asks for a name which no identity has."""
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):
@@ -258,4 +253,5 @@ class ServerConfig:
         if self.early_data is not None and self.ticket_keys is None:
             raise ConfigurationError("early data needs tickets")
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
+        object.__setattr__(self, "compressions", usable_compressions(self.compressions))
         _check_alpn(self.alpn)

@@ -1,46 +1,89 @@
-"""Which of its certificates an end shows (RFC 8446 sections 4.4.2.2 and 4.4.2.3)."""
+"""Which of its certificates an end shows, and how (RFC 8446 sections 4.4.2.2 and 4.4.2.3)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import SignatureScheme
 from tcpls.tls.authentication import Chosen
-from tcpls.tls.config import Identity
+from tcpls.tls.compression import CertificateCompression, read_compressions
+from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.extensions import Extensions, ExtensionType, read_authorities, read_code_points, require
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the peer says about the certificates that it can use. `authorities`: names in DER; empty: any."""
+    """What the peer says about the certificates that it can use. `authorities`: names in DER; empty: any.
+
+    `schemes` are for the signature over the handshake, `certificate_schemes` for those of the chain.
+    """
 
     schemes: Collection[int]
-    authorities: Collection[bytes] = ()
+    certificate_schemes: Collection[int]
+    authorities: Collection[bytes]
+    compressions: Collection[int]
 
     @classmethod
     def read(cls, extensions: Extensions) -> Wanted:
-        """Of a CertificateRequest, where signature_algorithms must be there (RFC 8446 4.3.2)."""
+        """Of a ClientHello or of a CertificateRequest: both must have signature_algorithms (RFC 8446 4.2.3, 4.3.2)."""
         schemes = read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS))
-        if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
-            read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
+        others = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS_CERT)
         authorities = extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
-        return cls(schemes, () if authorities is None else read_authorities(authorities))
+        compressions = extensions.get(ExtensionType.COMPRESS_CERTIFICATE)
+        return cls(
+            schemes,
+            # RFC 8446 4.2.3: without signature_algorithms_cert, signature_algorithms is for certificates as well.
+            schemes if others is None else read_code_points(others),
+            () if authorities is None else read_authorities(authorities),
+            () if compressions is None else read_compressions(compressions),
+        )
 
     def scheme(self, identity: Identity) -> SignatureScheme | None:
         """The first of the identity's that the peer can verify."""
         return next((scheme for scheme in identity.signer.schemes if scheme in self.schemes), None)
 
+    def follows(self, identity: Identity) -> bool:
+        """Whether the peer can verify all signatures of the chain."""
+        return all(any(scheme in self.certificate_schemes for scheme in each) for each in identity.facts.signatures)
+
     def trusts(self, identity: Identity) -> bool:
-        """Whether one of the authorities has issued a certificate of the chain."""
-        return not self.authorities or any(issuer in self.authorities for issuer in identity.issuers)
+        """Whether one of the peer's authorities has issued a certificate of the chain."""
+        return not self.authorities or any(issuer in self.authorities for issuer in identity.facts.issuers)
+
+    def chosen(
+        self, identity: Identity, scheme: SignatureScheme, compressions: Sequence[CertificateCompression]
+    ) -> Chosen:
+        # RFC 8879 section 4: one of the algorithms that the peer lists.
+        common = (algorithm for algorithm in compressions if algorithm in self.compressions)
+        return Chosen(identity, scheme, next(common, None))
 
 
-def choose_for_server(identities: Sequence[Identity], wanted: Wanted) -> Chosen | None:
-    """The first identity that the server can verify and asks for; None: the client has no certificate for it."""
-    for identity in identities:
+def choose_for_server(config: ClientConfig, wanted: Wanted) -> Chosen | None:
+    """The first of a client's that the server can verify and asks for; None: it has none for this server."""
+    for identity in config.identities:
         scheme = wanted.scheme(identity)
-        # RFC 8446 4.4.2.3: issued by one of the authorities that the server lists.
-        if scheme is not None and wanted.trusts(identity):
-            return Chosen(identity, scheme)
+        # RFC 8446 4.4.2.3: signed by acceptable algorithms only, and issued by an authority that the server lists.
+        if scheme is not None and wanted.follows(identity) and wanted.trusts(identity):
+            return wanted.chosen(identity, scheme, config.compressions)
     return None
+
+
+def choose_for_client(config: ServerConfig, name: str | None, wanted: Wanted) -> Chosen:
+    """A server's for this name, whose key the client can verify."""
+    if not config.identities:
+        raise HandshakeError(Reason.NO_COMMON_PSK)
+    named = [identity for identity in config.identities if name is not None and identity.serves(name)]
+    # RFC 6066 section 3: a server may go on with a name that it does not know, or refuse it.
+    if name is not None and not named and config.known_names_only:
+        raise HandshakeError(Reason.UNKNOWN_NAME, name)
+    found = [
+        (identity, scheme) for identity in named or config.identities if (scheme := wanted.scheme(identity)) is not None
+    ]
+    if not found:
+        raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
+    # RFC 8446 4.4.2.2: a chain that the client says it can follow goes ahead of others; without any, the server should
+    # go on all the same, because the client may know more than it says.
+    identity, scheme = min(found, key=lambda each: (not wanted.follows(each[0]), not wanted.trusts(each[0])))
+    return wanted.chosen(identity, scheme, config.compressions)

@@ -48,6 +48,7 @@ class HandshakeType(enum.IntEnum):
     CERTIFICATE_VERIFY = 15
     FINISHED = 20
     KEY_UPDATE = 24
+    COMPRESSED_CERTIFICATE = 25
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.authentication import Chosen
+from tcpls.tls.compression import read_compressions
 from tcpls.tls.config import ServerConfig
 from tcpls.tls.extensions import (
     TLS_1_3,
@@ -63,6 +63,8 @@ class Offer:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
         if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
             read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
+        if ExtensionType.COMPRESS_CERTIFICATE in extensions:
+            read_compressions(extensions[ExtensionType.COMPRESS_CERTIFICATE])
         # RFC 8446 4.2.10: in a ClientHello it is empty.
         if extensions.get(ExtensionType.EARLY_DATA):
             raise HandshakeError(Reason.BAD_LENGTH, "early_data")
@@ -195,22 +197,6 @@ def choose_group(config: ServerConfig, offer: Offer) -> Group:
         if group in offer.groups:
             return group
     raise HandshakeError(Reason.NO_COMMON_GROUP)
-
-
-def choose_identity(config: ServerConfig, offer: Offer) -> Chosen:
-    """An identity with the name that was asked for, or else the first, whose key the client can verify."""
-    if not config.identities:
-        raise HandshakeError(Reason.NO_COMMON_PSK)
-    named = [
-        identity
-        for identity in config.identities
-        if offer.server_name is not None and identity.serves(offer.server_name)
-    ]
-    for identity in named or config.identities:
-        for scheme in identity.signer.schemes:
-            if scheme in offer.schemes:
-                return Chosen(identity, scheme)
-    raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
 
 
 def choose_alpn(config: ServerConfig, offer: Offer) -> bytes | None:

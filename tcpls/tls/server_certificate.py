@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.authentication import Claim
+from tcpls.tls.authentication import Claim, certificate_messages, read_certificate
 from tcpls.tls.client_finish import Agreed, ExpectFinished, Reply, Told
 from tcpls.tls.flow import Peer, State
 from tcpls.tls.identity_choice import Wanted, choose_for_server
-from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
+from tcpls.tls.messages import CertificateRequest, HandshakeType, Message
 
 
 @dataclass(slots=True)
@@ -23,16 +23,15 @@ class ExpectCertificate:
 
     @property
     def accepts(self) -> Collection[int]:
-        if self.reply is not None:
-            return (HandshakeType.CERTIFICATE,)
-        return (HandshakeType.CERTIFICATE, HandshakeType.CERTIFICATE_REQUEST)
+        certificates = certificate_messages(self.agreed.hello.extensions)
+        return certificates if self.reply is not None else (*certificates, HandshakeType.CERTIFICATE_REQUEST)
 
     def receive(self, message: Message) -> State:
         if message.kind == HandshakeType.CERTIFICATE_REQUEST:
             return self._request(message)
         client = self.agreed.client
         config = client.config
-        certificate = Certificate.read(message.body(), self.agreed.hello.extensions.keys())
+        certificate = read_certificate(message, self.agreed.hello.extensions, config.compressions)
         # RFC 8446 4.4.2: the context of a server's Certificate is empty. 4.4.2.4: its list is not.
         if certificate.context:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
@@ -51,7 +50,7 @@ class ExpectCertificate:
         if request.context:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
         client = self.agreed.client
-        chosen = choose_for_server(client.config.identities, Wanted.read(request.extensions))
+        chosen = choose_for_server(client.config, Wanted.read(request.extensions))
         client.flow.transcript.add(message.raw)
         return ExpectCertificate(self.agreed, self.told, Reply(request.context, chosen))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group
-from tcpls.tls.authentication import show
+from tcpls.tls.authentication import Chosen, show
 from tcpls.tls.client_certificate import ExpectCertificate, authenticates, certificate_request
 from tcpls.tls.config import Answer
 from tcpls.tls.early_data import EarlyData
@@ -23,6 +23,7 @@ from tcpls.tls.extensions import (
     write_u16,
 )
 from tcpls.tls.flow import Epoch, Outcome, Peer, State
+from tcpls.tls.identity_choice import Wanted, choose_for_client
 from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import (
     RANDOM_SIZE,
@@ -34,7 +35,7 @@ from tcpls.tls.messages import (
     Message,
     ServerHello,
 )
-from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_identity, choose_suite
+from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_suite
 from tcpls.tls.psk import PskMode
 from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
 from tcpls.tls.server_early import ExpectEndOfEarlyData, judge_early_data
@@ -134,7 +135,7 @@ class _Reply:
     def send(self) -> State:
         config, flow, psk = self.server.config, self.server.flow, self.psk
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        chosen = choose_identity(config, self.offer) if psk is None else None
+        chosen = self._choose_identity() if psk is None else None
         alpn = choose_alpn(config, self.offer)
         answer = config.answer(self.offer.hello)
         tickets = self._ticket_count()
@@ -183,6 +184,9 @@ class _Reply:
         if request is not None:
             return ExpectCertificate(self.server, request, finished)
         return ExpectEndOfEarlyData(finished) if flow.read_epoch is Epoch.EARLY else finished
+
+    def _choose_identity(self) -> Chosen:
+        return choose_for_client(self.server.config, self.offer.server_name, Wanted.read(self.offer.hello.extensions))
 
     def _known_client(self) -> Peer:
         """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""

@@ -71,36 +71,42 @@ SCHEMES: dict[KeyKind, tuple[SignatureScheme, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SignatureAlgorithm:
-    """`kinds`: the keys that make such signatures. `hash_name` is None where the algorithm has its own."""
+    """`kinds`: the keys that make such signatures. `hash_name` is None where the algorithm has its own.
+
+    `schemes`: what signature_algorithms_cert may call it (RFC 8446 4.2.3).
+    """
 
     kinds: frozenset[KeyKind]
     hash_name: str | None
+    schemes: frozenset[int]
     is_pss: bool = False
 
 
-def _algorithm(kinds: tuple[KeyKind, ...], hash_name: str | None, *, is_pss: bool = False) -> SignatureAlgorithm:
-    return SignatureAlgorithm(frozenset(kinds), hash_name, is_pss)
+def _algorithm(
+    kinds: tuple[KeyKind, ...], hash_name: str | None, *schemes: int, is_pss: bool = False
+) -> SignatureAlgorithm:
+    return SignatureAlgorithm(frozenset(kinds), hash_name, frozenset(schemes), is_pss)
 
 
 _CURVES = (KeyKind.P256, KeyKind.P384, KeyKind.P521)
 
 # RFC 4055 (PSS with the parameters of RFC 8446 4.2.3), RFC 5758, RFC 8410. SHA-1 is not among them.
 SIGNATURE_ALGORITHMS = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): _algorithm((KeyKind.RSA,), "sha256"),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): _algorithm((KeyKind.RSA,), "sha384"),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): _algorithm((KeyKind.RSA,), "sha512"),
+    bytes.fromhex("300d06092a864886f70d01010b0500"): _algorithm((KeyKind.RSA,), "sha256", 0x0401),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): _algorithm((KeyKind.RSA,), "sha384", 0x0501),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): _algorithm((KeyKind.RSA,), "sha512", 0x0601),
     KeyKind.RSA_PSS_SHA256.value: _algorithm(
-        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA256), "sha256", is_pss=True
+        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA256), "sha256", 0x0804, 0x0809, is_pss=True
     ),
     KeyKind.RSA_PSS_SHA384.value: _algorithm(
-        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA384), "sha384", is_pss=True
+        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA384), "sha384", 0x0805, 0x080A, is_pss=True
     ),
     KeyKind.RSA_PSS_SHA512.value: _algorithm(
-        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA512), "sha512", is_pss=True
+        (KeyKind.RSA, KeyKind.RSA_PSS, KeyKind.RSA_PSS_SHA512), "sha512", 0x0806, 0x080B, is_pss=True
     ),
-    bytes.fromhex("300a06082a8648ce3d040302"): _algorithm(_CURVES, "sha256"),
-    bytes.fromhex("300a06082a8648ce3d040303"): _algorithm(_CURVES, "sha384"),
-    bytes.fromhex("300a06082a8648ce3d040304"): _algorithm(_CURVES, "sha512"),
-    KeyKind.ED25519.value: _algorithm((KeyKind.ED25519,), None),
-    KeyKind.ED448.value: _algorithm((KeyKind.ED448,), None),
+    bytes.fromhex("300a06082a8648ce3d040302"): _algorithm(_CURVES, "sha256", 0x0403),
+    bytes.fromhex("300a06082a8648ce3d040303"): _algorithm(_CURVES, "sha384", 0x0503),
+    bytes.fromhex("300a06082a8648ce3d040304"): _algorithm(_CURVES, "sha512", 0x0603),
+    KeyKind.ED25519.value: _algorithm((KeyKind.ED25519,), None, SignatureScheme.ED25519),
+    KeyKind.ED448.value: _algorithm((KeyKind.ED448,), None, SignatureScheme.ED448),
 }

@@ -84,6 +84,18 @@ def test_several_certificates(start_server: StartServer, run_client: RunClient, 
         assert done.code == 0, done.err
     assert run_client(server, "get", "/1000").code == 0
     assert run_client(server, "get", "/1000", ca=one.ca, name="two.example").code == 6
+    strict = start_server("--root", tmp_path, *own(one), "--known-names-only")
+    done = run_client(strict, "get", "/1000", ca=one.ca, name="two.example")
+    assert (done.code, "unrecognized_name" in done.err) == (5, True), done.err
+    assert run_client(strict, "get", "/1000").code == 0
+
+
+@pytest.mark.parametrize("names", ["none", "zlib", "brotli", "zstd,zlib"])
+def test_compression(start_server: StartServer, run_client: RunClient, tmp_path: Path, names: str) -> None:
+    server = start_server("--root", tmp_path, "--compress-certificates", names)
+    assert run_client(server, "--compress-certificates", names, "get", "/1000").code == 0
+    done = run_client(server, "--compress-certificates", "lzma", "get", "/1000")
+    assert (done.code, "'lzma' is no compression of certificates" in done.err) == (3, True), done.err
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tcpls.protocol.parameters import Parameters, ProgramSupport
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
+from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress
 from tcpls.tls.config import ClientAuth, ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
 from tcpls.tls.early_data import EarlyDataPolicy
@@ -36,7 +37,7 @@ from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.messages import HEADER_SIZE, ClientHello, KeyUpdate, NewSessionTicket
+from tcpls.tls.messages import HEADER_SIZE, MAX_MESSAGE, Certificate, ClientHello, KeyUpdate, NewSessionTicket
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
@@ -95,7 +96,7 @@ def _client_config(options: int) -> ClientConfig:
         tickets=2,
         ticket=_ticket(TicketKeys(ENGINE, seeded(3)), options) if options & EARLY else None,
         early_data=bool(options & EARLY),
-        identities=(Identity((b"client's certificate",), NullKey()),) if options & AUTH else (),
+        identities=(Identity((b"client's certificate" * 20,), NullKey()),) if options & AUTH else (),
         engine=ENGINE,
     )
 
@@ -105,7 +106,8 @@ def _server_config(options: int) -> ServerConfig:
     # Seeded alike, they are the keys of the client's ticket.
     _ticket(keys, options)
     return ServerConfig(
-        identities=(Identity((b"certificate", b"issuer"), NullKey(), (NAME,)),),
+        # What is long goes out compressed.
+        identities=(Identity((b"certificate" * (20 if options & AUTH else 1), b"issuer"), NullKey(), (NAME,)),),
         alpn=(b"h2",) if options & ALPN else (),
         groups=(Group.SECP256R1,) if options & RETRY else (Group.X25519, Group.SECP256R1),
         suites=(SUITE,) if options & NARROW else tuple(CipherSuite),
@@ -329,6 +331,17 @@ def tickets(data: bytes) -> None:
 _OUTER = ClientHello.read(Reader(messages(flights(ALPN)[0])[0][HEADER_SIZE:]))
 
 
+def compressed_certificate(data: bytes) -> None:
+    with suppress(PeerError):
+        message = CompressedCertificate.read(Reader(data))
+        assert len(message.expand(tuple(CertificateCompression))) == message.size <= MAX_MESSAGE
+
+
+def _compressed_seeds() -> list[bytes]:
+    plain = Certificate(b"", (b"a certificate" * 50, b"its issuer" * 50)).write()
+    return [compress(algorithm, plain)[HEADER_SIZE:] for algorithm in CertificateCompression]
+
+
 def ech_configurations(data: bytes) -> None:
     with suppress(PeerError):
         choose_config(read_configs(data))
@@ -373,6 +386,7 @@ TARGETS: dict[str, Target] = {
     "plain_records": Target(plain_records, _plain_seeds),
     "post_handshake": Target(post_handshake, _post_seeds),
     "tickets": Target(tickets, _ticket_seeds),
+    "compressed_certificate": Target(compressed_certificate, _compressed_seeds),
     "ech_configurations": Target(ech_configurations, _configuration_seeds),
     "ech_inner": Target(ech_inner, _inner_seeds),
     **CRYPTO_TARGETS,

@@ -7,6 +7,7 @@ from typing import TypeVar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress
 from tcpls.tls.extensions import (
     PLACES,
     read_alpn,
@@ -83,6 +84,24 @@ def test_encrypted_extensions(message: EncryptedExtensions) -> None:
 @given(st.builds(CertificateRequest, st.binary(max_size=255), extensions))
 def test_certificate_request(message: CertificateRequest) -> None:
     assert CertificateRequest.read(body(message.write())) == message
+
+
+@given(
+    st.builds(
+        CompressedCertificate, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF), st.binary(min_size=1, max_size=300)
+    )
+)
+def test_compressed_certificate(message: CompressedCertificate) -> None:
+    assert CompressedCertificate.read(body(message.write())) == message
+
+
+@given(st.sampled_from(CertificateCompression), st.binary(min_size=1, max_size=40), st.integers(1, 200))
+def test_compression(algorithm: CertificateCompression, data: bytes, times: int) -> None:
+    message = Certificate(b"", (data * times,)).write()
+    sent = compress(algorithm, message)
+    assert len(sent) <= len(message)
+    if sent != message:
+        assert CompressedCertificate.read(body(sent)).expand((algorithm,)) == message[4:]
 
 
 @given(

@@ -1,0 +1,36 @@
+"""What an end knows of the chain that it shows, for the choice among several (RFC 8446 sections 4.4.2.2, 4.4.2.3)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tcpls.tls.der import DerError
+from tcpls.tls.x509 import Certificate
+from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """`issuers`: their names in DER. `signatures`: per certificate, the schemes that its signature may be called.
+
+    A certificate that does not parse here says nothing, and keeps the chain from nothing.
+    """
+
+    issuers: tuple[bytes, ...]
+    signatures: tuple[frozenset[int], ...]
+
+
+@lru_cache
+def chain_facts(chain: tuple[bytes, ...]) -> ChainFacts:
+    issuers, signatures = [], []
+    for der in chain:
+        with suppress(DerError):
+            parsed = Certificate.parse(der)
+            issuers.append(parsed.issuer)
+            # RFC 8446 4.2.3: what is self-signed is not validated, and so may be signed by any algorithm.
+            if parsed.issuer != parsed.subject:
+                algorithm = SIGNATURE_ALGORITHMS.get(parsed.algorithm)
+                signatures.append(frozenset() if algorithm is None else algorithm.schemes)
+    return ChainFacts(tuple(issuers), tuple(signatures))
