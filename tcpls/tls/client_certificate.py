@@ -96,6 +96,9 @@ def authenticates(server: Server, state: TicketState) -> bool:
     A resumption has no certificates of its own (RFC 8446 4.4.2), so those of the first handshake count, and are judged
     again: they may have expired, and the server may trust others by now.
     """
+    if state.psk_identity is not None:
+        # Whoever takes a key away takes what it has begun away too.
+        return any(psk.identity == state.psk_identity for psk in server.config.psks)
     if not state.peer_certificates:
         return server.config.client_auth is not ClientAuth.REQUIRE
     try:

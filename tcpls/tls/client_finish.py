@@ -16,6 +16,7 @@ from tcpls.tls.key_schedule import BinderKind, HandshakeSecrets
 from tcpls.tls.messages import Certificate, ClientHello, EndOfEarlyData, Finished, HandshakeType, Message
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import MAX_TOTAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,14 @@ class Agreed:
     @property
     def resumes(self) -> bool:
         return self.psk is not None and self.psk.kind is BinderKind.RESUMPTION
+
+    @property
+    def until(self) -> float:
+        """When tickets of this session, and of those that resume it, are over: in seconds since 1970."""
+        ticket = self.client.config.ticket
+        if self.resumes and ticket is not None and ticket.until is not None:
+            return ticket.until
+        return self.client.time.timestamp() + MAX_TOTAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,7 @@ class ExpectFinished:
                 verified=peer.verified,
                 resumed=agreed.resumes,
                 psk_identity=None if agreed.psk is None or agreed.resumes else agreed.psk.identity,
+                until=agreed.until,
                 ech=agreed.client.ech.status,
                 early_data=flow.early_data,
                 early_exporter=flow.early_exporter if flow.early_data.accepted else None,

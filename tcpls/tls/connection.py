@@ -40,7 +40,8 @@ class Established:
     """What a complete handshake leaves to whoever reads and writes records from now on.
 
     `group` and `signature_scheme` are "" where there was none: with a pre-shared key. `resumed`: by a ticket;
-    `psk_identity`: of the external key that was used. `remembered`: what the ticket held of the application's own.
+    `psk_identity`: of the external key that was used; a server has that of the session that is resumed, too.
+    `remembered`: what the ticket held of the application's own. `until`: as in `Ticket`, for tickets of this session.
     `early_data`: what became of it, and why; `early_exporter` is there when it was accepted.
     """
 
@@ -63,6 +64,7 @@ class Established:
     resumed: bool
     psk_identity: bytes | None
     remembered: bytes = field(repr=False)
+    until: float | None
     ech: EchStatus
     early_data: EarlyData
     early_exporter: Exporter | None = field(repr=False)
@@ -85,7 +87,7 @@ class Established:
     @property
     def ticket_source(self) -> TicketSource:
         """What `ticket` needs, for whoever waits for tickets and has no use for the rest."""
-        return TicketSource(self.resumption, self.server_name, self.alpn, self.verified)
+        return TicketSource(self.resumption, self.server_name, self.alpn, self.verified, self.until)
 
 
 class TLSConnection:
@@ -183,6 +185,7 @@ class TLSConnection:
             resumed=outcome.resumed,
             psk_identity=outcome.psk_identity,
             remembered=outcome.remembered,
+            until=outcome.until,
             ech=outcome.ech,
             max_sent=self._handshake.max_sent,
             max_received=self._handshake.max_received,

@@ -86,7 +86,8 @@ class Outcome:
     `group` is None for psk_ke, `signature_scheme` (the server's) for a handshake without certificates, which was
     authenticated by a ticket (`resumed`) or by an external key (`psk_identity`). `verified`: this end knows who the
     peer is. `remembered`: what the ticket held of the application's own. `early_exporter` is there when early data was
-    accepted.
+    accepted. `until`: when tickets of this session, and of those that resume it, are over, in seconds since 1970. A
+    server has the `psk_identity` of the session that is resumed, too.
     """
 
     suite: CipherSuite
@@ -105,6 +106,7 @@ class Outcome:
     resumed: bool = False
     psk_identity: bytes | None = None
     remembered: bytes = field(default=b"", repr=False)
+    until: float | None = None
     ech: EchStatus = EchStatus.NOT_OFFERED
     early_data: EarlyData = EarlyData.NOT_ASKED
     early_exporter: Exporter | None = field(default=None, repr=False)

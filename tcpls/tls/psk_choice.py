@@ -27,6 +27,11 @@ class ChosenPsk:
     suite: CipherSuite
     state: TicketState | None
 
+    @property
+    def external(self) -> bytes | None:
+        """The identity of the external key that the client is known by, now or since the session began."""
+        return self.psk.identity if self.state is None else self.state.psk_identity
+
 
 def choose_psk(
     config: ServerConfig,

@@ -20,7 +20,7 @@ from tcpls.tls.messages import (
     NewSessionTicket,
 )
 from tcpls.tls.suites import Random
-from tcpls.tls.tickets import MAX_TICKET_CHAIN, TicketState
+from tcpls.tls.tickets import MAX_TICKET_CHAIN, TicketState, lifetime_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ class Issue:
     def send(self, outcome: Outcome) -> None:
         server, keys = self.server, self.server.config.ticket_keys
         # A ticket that no client would keep is of no use.
-        if keys is None or sum(map(len, outcome.peer_certificates)) > MAX_TICKET_CHAIN:
+        known_by = sum(map(len, outcome.peer_certificates)) + len(outcome.psk_identity or b"")
+        if keys is None or known_by > MAX_TICKET_CHAIN:
             return
+        lifetime = lifetime_until(outcome.until, server.now / 1000, keys.lifetime)
         limit = 0 if server.config.early_data is None else server.config.early_data.limit
         for number in range(self.count):
             # RFC 8446 4.6.1: the nonce tells the tickets of one connection apart; age_add is fresh for each.
@@ -86,15 +88,17 @@ class Issue:
                 key=outcome.resumption.key(nonce),
                 suite=outcome.suite,
                 issued=server.now,
-                lifetime=keys.lifetime,
+                lifetime=lifetime,
                 age_add=age_add,
                 server_name=outcome.server_name,
                 alpn=outcome.alpn,
                 remembered=self.remembered,
                 max_early_data=limit,
                 peer_certificates=outcome.peer_certificates,
+                psk_identity=outcome.psk_identity,
+                until=outcome.until,
             )
             # RFC 8446 4.2.10: how many bytes of early data the ticket allows.
             extensions: Extensions = {ExtensionType.EARLY_DATA: limit.to_bytes(4, "big")} if limit else {}
-            ticket = NewSessionTicket(keys.lifetime, age_add, nonce, keys.seal(state, server.now), extensions)
+            ticket = NewSessionTicket(lifetime, age_add, nonce, keys.seal(state, server.now), extensions)
             server.flow.send(ticket.write())

@@ -41,7 +41,7 @@ from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
 from tcpls.tls.server_early import ExpectEndOfEarlyData, judge_early_data
 from tcpls.tls.server_finish import ExpectFinished, Issue, Server
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import MAX_TICKETS
+from tcpls.tls.tickets import MAX_LIFETIME, MAX_TICKETS, MAX_TOTAL, lifetime_until
 
 
 @dataclass(slots=True)
@@ -173,7 +173,8 @@ class _Reply:
             resumption=ResumptionSecret(flow.engine, self.suite, b""),
             verified=peer.verified,
             resumed=psk is not None and psk.state is not None,
-            psk_identity=psk.psk.identity if psk is not None and psk.state is None else None,
+            psk_identity=None if psk is None else psk.external,
+            until=self._until,
             remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
             ech=self.server.ech.status,
             early_data=flow.early_data,
@@ -191,15 +192,23 @@ class _Reply:
     def _known_client(self) -> Peer:
         """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""
         psk = self.psk
-        if psk is None or psk.state is None:
+        if psk is None or psk.state is None or psk.external is not None:
             return Peer(verified=psk is not None)
         certificates = psk.state.peer_certificates
         return Peer(certificates, verified=bool(certificates) and self.server.config.client_trust is not None)
 
+    @property
+    def _until(self) -> float:
+        """When this session's tickets, and those of its resumptions, are over: in seconds since 1970."""
+        state = None if self.psk is None else self.psk.state
+        if state is not None and state.until is not None:
+            return state.until
+        return self.server.now / 1000 + MAX_TOTAL
+
     def _ticket_count(self) -> int:
         """How many tickets this client gets."""
         config, offer = self.server.config, self.offer
-        if config.ticket_keys is None:
+        if config.ticket_keys is None or not lifetime_until(self._until, self.server.now / 1000, MAX_LIFETIME):
             return 0
         # RFC 8446 4.2.9: none that could not be used with the modes that the client lists. One that lists none has
         # excluded nothing.

@@ -13,6 +13,9 @@ from tcpls.wire import Buffer, Reader, Writer
 
 MAX_LIFETIME = 7 * 24 * 3600
 """Seconds (RFC 8446 4.6.1)."""
+MAX_TOTAL = MAX_LIFETIME
+"""Seconds from a full handshake on in which its tickets, and those of the sessions that they resume, may be used: the
+limit that RFC 8446 4.6.1 recommends for what goes back to one proof of who the peer is."""
 DEFAULT_LIFETIME = 24 * 3600
 DEFAULT_TICKETS = 2
 MAX_TICKETS = 8
@@ -24,7 +27,8 @@ MAX_IDENTITY = 1 << 14
 MAX_TICKET_CHAIN = MAX_IDENTITY - (1 << 12)
 """Bytes of a client's certificates in one ticket: with the rest of it, less than `MAX_IDENTITY`."""
 
-_FORM = 1
+_FORM = 2
+_STATE_FORM = 2
 
 
 def _read_optional(reader: Reader) -> bytes | None:
@@ -38,8 +42,8 @@ def _read_suite(reader: Reader) -> CipherSuite:
     return suite
 
 
-def _read_form(reader: Reader) -> None:
-    if reader.u8() != _FORM:
+def _read_form(reader: Reader, form: int) -> None:
+    if reader.u8() != form:
         raise PeerError(Reason.BAD_VALUE, "form of a ticket")
 
 
@@ -55,7 +59,8 @@ class Ticket:
     """What a client resumes a session with, once. `received` is in seconds since 1970, `lifetime` in seconds.
 
     `verified` says that the server's certificate was verified when the session began. `remembered` is the
-    application's own, for example what the server announced.
+    application's own, for example what the server announced. `until`, in seconds since 1970, is when all that goes back
+    to one full handshake ends; None: nobody knows.
     """
 
     identity: bytes = field(repr=False)
@@ -69,6 +74,7 @@ class Ticket:
     verified: bool
     max_early_data: int = 0
     remembered: bytes = field(default=b"", repr=False)
+    until: float | None = None
 
     @property
     def psk(self) -> PreSharedKey:
@@ -90,6 +96,7 @@ class Ticket:
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
         writer.u32(self.max_early_data)
+        writer.u64(round((self.until or 0) * 1000))
         writer.u8(self.verified)
         writer.opaque(1, self.key)
         writer.opaque(1, (self.server_name or "").encode("ascii"))
@@ -102,10 +109,11 @@ class Ticket:
     def read(cls, data: Buffer) -> Ticket:
         """Raises `PeerError` for what `write` has not written."""
         reader = Reader(data)
-        _read_form(reader)
+        _read_form(reader, _FORM)
         suite = _read_suite(reader)
         received = reader.u64() / 1000
         lifetime, age_add, max_early_data = reader.u32(), reader.u32(), reader.u32()
+        until = reader.u64() / 1000 or None
         verified = reader.u8()
         if verified > 1:
             raise PeerError(Reason.BAD_VALUE, "verified")
@@ -125,6 +133,7 @@ class Ticket:
             bool(verified),
             max_early_data,
             remembered,
+            until,
         )
 
 
@@ -136,11 +145,13 @@ class TicketSource:
     server_name: str | None
     alpn: bytes | None
     verified: bool
+    until: float | None
 
     def ticket(self, message: NewSessionTicket, now: float, remembered: bytes = b"") -> Ticket | None:
         """What to keep of a message that came at `now`, in seconds since 1970; None if nothing."""
         # RFC 8446 4.6.1: a lifetime of 0 is over at once, and none is longer than seven days.
-        if not message.lifetime or len(message.ticket) > MAX_IDENTITY:
+        lifetime = lifetime_until(self.until, now, min(message.lifetime, MAX_LIFETIME))
+        if not lifetime or len(message.ticket) > MAX_IDENTITY:
             return None
         return Ticket(
             identity=message.ticket,
@@ -148,18 +159,28 @@ class TicketSource:
             suite=self.secret.suite,
             age_add=message.age_add,
             received=now,
-            lifetime=min(message.lifetime, MAX_LIFETIME),
+            lifetime=lifetime,
             server_name=self.server_name,
             alpn=self.alpn,
             verified=self.verified,
             max_early_data=message.max_early_data,
             remembered=remembered,
+            until=self.until,
         )
+
+
+def lifetime_until(until: float | None, now: float, lifetime: int) -> int:
+    """How many of the seconds that a new ticket would live are left before `until`."""
+    return lifetime if until is None else max(0, min(lifetime, int(until - now)))
 
 
 @dataclass(frozen=True, slots=True)
 class TicketState:
-    """What a server seals into a ticket. `issued` is in milliseconds since 1970, `lifetime` in seconds."""
+    """What a server seals into a ticket. `issued` is in milliseconds since 1970, `lifetime` in seconds.
+
+    `peer_certificates` and `psk_identity` are what the client was known by when the session began, if it was. `until`
+    is as in `Ticket`.
+    """
 
     key: bytes = field(repr=False)
     suite: CipherSuite
@@ -171,6 +192,8 @@ class TicketState:
     max_early_data: int = 0
     remembered: bytes = field(default=b"", repr=False)
     peer_certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    psk_identity: bytes | None = None
+    until: float | None = None
 
     def alive(self, now: int) -> bool:
         """`now`: milliseconds since 1970."""
@@ -182,7 +205,7 @@ class TicketState:
 
     def write(self) -> bytes:
         writer = Writer()
-        writer.u8(_FORM)
+        writer.u8(_STATE_FORM)
         writer.u16(self.suite.code)
         writer.u64(self.issued)
         writer.u32(self.lifetime)
@@ -195,22 +218,37 @@ class TicketState:
         with writer.vector(3):
             for certificate in self.peer_certificates:
                 writer.opaque(3, certificate)
+        writer.opaque(2, self.psk_identity or b"")
+        writer.u64(round((self.until or 0) * 1000))
         return writer.bytes()
 
     @classmethod
     def read(cls, data: Buffer) -> TicketState:
         """Raises `PeerError` for what `write` has not written: a ticket of another version of this program."""
         reader = Reader(data)
-        _read_form(reader)
+        _read_form(reader, _STATE_FORM)
         suite = _read_suite(reader)
         issued = reader.u64()
         lifetime, age_add, max_early_data = reader.u32(), reader.u32(), reader.u32()
         key = reader.opaque(1, least=suite.hash_size, most=suite.hash_size)
         server_name, alpn = _ascii(_read_optional(reader)), _read_optional(reader)
         remembered = reader.opaque(2)
-        certificates = reader.vector(3)
+        certificates, identity, until = reader.vector(3), reader.opaque(2), reader.u64() / 1000
         reader.end()
         chain = []
         while certificates.remaining:
             chain.append(certificates.opaque(3, least=1))
-        return cls(key, suite, issued, lifetime, age_add, server_name, alpn, max_early_data, remembered, tuple(chain))
+        return cls(
+            key,
+            suite,
+            issued,
+            lifetime,
+            age_add,
+            server_name,
+            alpn,
+            max_early_data,
+            remembered,
+            tuple(chain),
+            identity or None,
+            until or None,
+        )

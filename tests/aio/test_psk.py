@@ -111,6 +111,25 @@ def test_a_session_of_a_key_is_resumed_with_the_key_alone_configured(ends: Ends)
     run(test())
 
 
+def test_a_server_knows_whose_session_is_resumed(ends: Ends) -> None:
+    async def test() -> None:
+        infos: list[tcpls.SessionInfo] = []
+
+        async def handler(session: tcpls.Session) -> None:
+            infos.append(session.info())
+            await echo(session)
+
+        store = tcpls.MemoryTicketStore()
+        config = tcpls.ServerConfig(psks=(LONG, IMPORTED))
+        async with tcpls.serve(handler, "127.0.0.1", 0, config=config) as server:
+            for _ in range(3):
+                await visit(ends, server.port, psks=(IMPORTED,), tickets=store)
+        assert [(info.resumed, info.psk) for info in infos] == [(False, "device 9"), *[(True, "device 9")] * 2]
+        assert len({info.peer for info in infos}) == 1
+
+    run(test())
+
+
 def test_a_machine_without_authorities_can_use_a_key(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with serve_without_certificate(psks=(PSK,)) as server, ends.serve(echo) as other:

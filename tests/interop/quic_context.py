@@ -133,7 +133,7 @@ class Context:
         if self.new_session_ticket_cb is None or outcome is None:
             return
         now = datetime.now(UTC)
-        source = TicketSource(outcome.resumption, outcome.server_name, outcome.alpn, outcome.verified)
+        source = TicketSource(outcome.resumption, outcome.server_name, outcome.alpn, outcome.verified, outcome.until)
         ticket = source.ticket(message, now.timestamp())
         if ticket is not None:
             self.new_session_ticket_cb(

@@ -33,6 +33,7 @@ def tickets(draw: st.DrawFn) -> Ticket:
         verified=draw(st.booleans()),
         max_early_data=draw(st.integers(0, 0xFFFFFFFF)),
         remembered=draw(st.binary(max_size=100)),
+        until=draw(st.none() | st.integers(1, 1 << 40).map(lambda time: time / 1000)),
     )
 
 

@@ -37,7 +37,7 @@ OTHERS = [
 ]
 NOW = 1_800_000_000.0
 SUITE = CipherSuite.AES_128_GCM_SHA256
-SOURCE = TicketSource(ResumptionSecret(ENGINE, SUITE, b"s" * 32), "server.example", b"h2", True)
+SOURCE = TicketSource(ResumptionSecret(ENGINE, SUITE, b"s" * 32), "server.example", b"h2", True, None)
 
 
 def ticket(number: int, *, received: float = NOW, lifetime: int = 100) -> Ticket:

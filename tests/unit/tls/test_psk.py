@@ -288,6 +288,78 @@ def test_what_the_application_remembers() -> None:
     assert server.remembered == b"windows"
 
 
+@pytest.mark.clause("RFC 8446 4.6.1")
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_resumptions_of_resumptions_end_seven_days_after_the_full_handshake(who: str) -> None:
+    """At either end: a client of a server that does not care, and a server of a client that does not."""
+    day = 24 * 3600
+    keys = make_keys(2 * day)
+    ticket = first_session(keys)
+    assert ticket.lifetime == 2 * day
+    lifetimes = []
+    for number in range(1, 6):
+        later = 1.5 * day * number
+        if not ticket.alive(NOW + later):
+            break
+        if who == "server":
+            ticket = replace(ticket, until=None)
+        client, server = run({"ticket": ticket, "tickets": 1}, {"ticket_keys": keys}, later=later)
+        assert client.resumed and server.resumed
+        if who == "client":
+            # What a server would send that starts anew each time.
+            message = NewSessionTicket(2 * day, 0, b"", b"ticket", {})
+            made = client.ticket(message, NOW + later)
+            assert made is not None
+            lifetimes.append(made.lifetime)
+        tickets = tickets_of(client, NOW + later)
+        if who == "server":
+            lifetimes += [each.lifetime for each in tickets]
+        (ticket,) = tickets or (ticket,)
+    # The days that are left: 5.5, 4, 2.5, 1; and then the last ticket is over after one day.
+    assert lifetimes == [2 * day, 2 * day, 2 * day, day]
+
+
+@pytest.mark.clause("RFC 8446 4.6.1")
+def test_no_ticket_comes_when_there_is_no_time_left() -> None:
+    week = 7 * 24 * 3600
+    keys = make_keys(week)
+    ticket = first_session(keys)
+    client, _ = run({"ticket": ticket, "tickets": 1}, {"ticket_keys": keys}, later=week - 1)
+    assert client.resumed
+    (last,) = tickets_of(client, NOW + week - 1)
+    assert last.lifetime == 1
+    client, _ = run({"ticket": ticket, "tickets": 1}, {"ticket_keys": keys}, later=week - 0.5)
+    assert client.resumed
+    assert tickets_of(client, NOW + week - 0.5) == []
+    assert client.ticket(NewSessionTicket(10, 0, b"", b"ticket", {}), NOW + week - 0.5) is None
+
+
+def test_a_server_knows_whose_session_is_resumed() -> None:
+    keys = make_keys()
+    established, _ = run({"tickets": 1, "psks": (PSK,)}, {"ticket_keys": keys, "psks": (PSK, LONG_PSK)}, seed=5)
+    ticket = tickets_of(established)[0]
+    for _ in range(3):
+        client, server = run({"ticket": ticket, "tickets": 1}, {"ticket_keys": keys, "psks": (LONG_PSK, PSK)})
+        assert (server.resumed, server.psk_identity, server.verified) == (True, PSK.identity, True)
+        ticket = tickets_of(client)[0]
+    _, server = run({"ticket": first_session(keys)}, {"ticket_keys": keys, "psks": (PSK,)})
+    assert (server.resumed, server.psk_identity, server.verified) == (True, None, False)
+
+
+def test_a_key_that_is_taken_away_takes_its_sessions_along() -> None:
+    keys = make_keys()
+    established, _ = run({"tickets": 1, "psks": (PSK,)}, {"ticket_keys": keys, "psks": (PSK,)}, seed=5)
+    ticket = tickets_of(established)[0]
+    _, server = run({"ticket": ticket}, {"ticket_keys": keys, "psks": (LONG_PSK,)})
+    assert (server.resumed, server.psk_identity, server.verified) == (False, None, False)
+
+
+def test_a_ticket_that_no_client_would_keep_is_not_sent() -> None:
+    psk = PreSharedKey(bytes(20_000), b"k" * 32)
+    established, _ = run({"tickets": 1, "psks": (psk,)}, {"ticket_keys": make_keys(), "psks": (psk,)})
+    assert tickets_of(established) == []
+
+
 def test_configurations() -> None:
     for wrong in (
         {"psks": (PSK, PSK)},
