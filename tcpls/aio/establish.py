@@ -103,7 +103,9 @@ def make_session(
     """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
-    programs = ProgramHost(config.programs, config.helper, peer_authenticated=established.verified)
+    programs = ProgramHost(
+        config.programs, config.helper, peer_authenticated=established.verified, engine=config.engine
+    )
     core = _core(role, config, established, outcome, local)
     facts = Facts.of(
         role=role.name.lower(),

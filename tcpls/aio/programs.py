@@ -26,11 +26,15 @@ class _Attached:
 class ProgramHost:
     """What one session has attached for its peer. `helper` is shared by all sessions of the process.
 
-    `peer_authenticated`: whether this end knows who the peer is, which the mode "authenticated" asks for.
+    `peer_authenticated`: whether this end knows who the peer is, which the mode "authenticated" asks for. `engine`
+    checks signatures.
     """
 
-    def __init__(self, policy: ProgramPolicy, helper: HelperClient | None, *, peer_authenticated: bool) -> None:
+    def __init__(
+        self, policy: ProgramPolicy, helper: HelperClient | None, *, peer_authenticated: bool, engine: str
+    ) -> None:
         self._policy = policy
+        self._engine = engine
         self._peer_authenticated = peer_authenticated
         self._helper = helper
         self._attached: dict[int, list[_Attached]] = {}
@@ -43,7 +47,7 @@ class ProgramHost:
     def judge(self, offer: ProgramOffer) -> None:
         """Raises `ProgramRefused` when local policy does not want the program, before any byte of it has come."""
         known = _known(offer)
-        self._policy.judge(known, peer_authenticated=self._peer_authenticated)
+        self._policy.judge(known, peer_authenticated=self._peer_authenticated, engine=self._engine)
         if self._helper is None:
             raise ProgramRefused("this end has no privilege to load programs", stage="policy")
 

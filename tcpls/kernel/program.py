@@ -14,14 +14,17 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tcpls.errors import ConfigurationError, ProgramRefused
+from tcpls.errors import ConfigurationError, HandshakeError, ProgramRefused
+from tcpls.tls.algorithms import SignatureScheme
+from tcpls.tls.der import DerError
+from tcpls.tls.x509 import pem_blocks
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-# `cryptography` is imported where a key is used: a process of the engine minicrypto has no OpenSSL until then.
+# `cryptography` is imported where a private key is used: a process of the engine minicrypto never has one.
 
 # What this end can load: BPF bytecode of this byte order that implements this kernel interface.
 ABI = "bpfel/tcp_congestion_ops"
@@ -33,7 +36,24 @@ _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}\Z")
 _OBJECT_SUFFIXES = (".bpf.o", ".o")
 
 
-def key_id(key: Ed25519PublicKey) -> bytes:
+class RawKey(Protocol):
+    """An Ed25519 public key of any library."""
+
+    def public_bytes_raw(self) -> bytes:
+        """Its 32 bytes (RFC 8032 5.1.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramKey:
+    """Who may sign programs: an Ed25519 public key as it stands in a file."""
+
+    raw: bytes
+
+    def public_bytes_raw(self) -> bytes:
+        return self.raw
+
+
+def key_id(key: RawKey) -> bytes:
     """The 8 bytes by which a signature names its key."""
     return hashlib.sha256(key.public_bytes_raw()).digest()[:8]
 
@@ -151,19 +171,22 @@ def read_private_key(path: str | Path) -> Ed25519PrivateKey:
     return key
 
 
-def read_public_key(path: str | Path) -> Ed25519PublicKey:
-    """Reads a PEM file with an Ed25519 public key."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+# The SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 section 4), up to the 32 bytes of the key itself.
+_INFO_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
+
+def read_public_key(path: str | Path) -> ProgramKey:
+    """Reads a PEM file with an Ed25519 public key."""
     try:
-        key = load_pem_public_key(_read(Path(path)))
-    except (ValueError, UnsupportedAlgorithm) as error:
+        infos = pem_blocks(_read(Path(path)), b"PUBLIC KEY")
+    except DerError as error:
         raise ConfigurationError(f"{path}: not a public key in PEM ({error})") from None
-    if not isinstance(key, Ed25519PublicKey):
+    if len(infos) != 1:
+        raise ConfigurationError(f"{path}: not a public key in PEM")
+    prefix, raw = infos[0][: len(_INFO_PREFIX)], infos[0][len(_INFO_PREFIX) :]
+    if prefix != _INFO_PREFIX or len(raw) != 32:
         raise ConfigurationError(f"{path}: not an Ed25519 key")
-    return key
+    return ProgramKey(raw)
 
 
 def private_pem(key: Ed25519PrivateKey) -> bytes:
@@ -215,10 +238,10 @@ class ProgramPolicy:
         return cls(Mode.PINNED, digests=frozenset(digests))
 
     @classmethod
-    def signed(cls, keys: Iterable[Ed25519PublicKey]) -> ProgramPolicy:
+    def signed(cls, keys: Iterable[RawKey]) -> ProgramPolicy:
         return cls(Mode.SIGNED, keys=tuple(key.public_bytes_raw() for key in keys))
 
-    def judge(self, offer: Offer, *, peer_authenticated: bool = False) -> None:
+    def judge(self, offer: Offer, *, peer_authenticated: bool = False, engine: str = "openssl") -> None:
         """`judge_offer` for an offer in one piece."""
         self.judge_offer(
             offer.name,
@@ -228,6 +251,7 @@ class ProgramPolicy:
             offer.signature,
             offer.key_id,
             peer_authenticated=peer_authenticated,
+            engine=engine,
         )
 
     def judge_offer(
@@ -240,8 +264,12 @@ class ProgramPolicy:
         key_id: bytes = b"",
         *,
         peer_authenticated: bool = False,
+        engine: str = "openssl",
     ) -> None:
-        """Raises `ProgramRefused` unless policy wants this program. Needs no byte of it."""
+        """Raises `ProgramRefused` unless policy wants this program. Needs no byte of it.
+
+        `engine` is the cryptographic library that checks a signature.
+        """
         if self.mode is Mode.OFF:
             raise ProgramRefused("this end accepts no programs", stage="policy")
         if abi != ABI:
@@ -255,21 +283,21 @@ class ProgramPolicy:
         if self.mode is Mode.AUTHENTICATED and not peer_authenticated:
             raise ProgramRefused("needs an authenticated peer", stage="policy")
         if self.mode is Mode.SIGNED:
-            self._judge_signature(signed_message(name, digest, size, abi), signature, key_id)
+            self._judge_signature(signed_message(name, digest, size, abi), signature, key_id, engine)
 
-    def _judge_signature(self, message: bytes, signature: bytes, wanted: bytes) -> None:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+    def _judge_signature(self, message: bytes, signature: bytes, wanted: bytes, engine: str) -> None:
         if not signature:
             raise ProgramRefused("not signed", stage="signature")
+        # Here, because the helper, which holds privileges, has no use for it under other policies.
+        from tcpls.tls.engines import library
+
         for raw in self.keys:
-            key = Ed25519PublicKey.from_public_bytes(raw)
-            if key_id(key) != wanted:
+            if key_id(ProgramKey(raw)) != wanted:
                 continue
             try:
-                key.verify(signature, message)
-            except InvalidSignature:
+                key = library(engine).engine.raw_public_key(_INFO_PREFIX + raw)
+                key.verify(SignatureScheme.ED25519, signature, message)
+            except HandshakeError:
                 raise ProgramRefused("the signature is wrong", stage="signature") from None
             return
         raise ProgramRefused("signed by a key that this end does not trust", stage="signature")

@@ -113,6 +113,9 @@ class CryptoEngine(Protocol):
         Raises `ConfigurationError` for what is no private key.
         """
 
+    def raw_public_key(self, info: bytes) -> PublicKey:
+        """The key of a SubjectPublicKeyInfo (RFC 7250). Raises what `public_key` raises."""
+
     def public_key(self, certificate: bytes) -> PublicKey:
         """The key of a DER certificate. Raises `CertificateError` (BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE)."""
 

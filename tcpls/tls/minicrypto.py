@@ -28,7 +28,7 @@ from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
-from tcpls.tls.x509 import Certificate, SubjectPublicKey
+from tcpls.tls.x509 import Certificate, SubjectPublicKey, public_key_of
 from tcpls.tls.x509_algorithms import RSA_KINDS, SCHEMES, KeyKind
 from tcpls.wire import Buffer
 
@@ -314,6 +314,15 @@ class MiniPublicKey:
             raise HandshakeError(Reason.BAD_SIGNATURE)
 
 
+def _usable(public_key: SubjectPublicKey) -> MiniPublicKey:
+    """Raises `ValueError` for a key that is none, and `CertificateError` for one that is not supported."""
+    key = read_public_key(public_key)
+    schemes = schemes_of(key, public_key.kind) if key is not None else ()
+    if key is None or not schemes:
+        raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
+    return MiniPublicKey(key, schemes)
+
+
 class MiniCryptoEngine:
     """`CryptoEngine` over `pycryptodome`."""
 
@@ -369,17 +378,22 @@ class MiniCryptoEngine:
         # CurveShare makes the key n + 1 from the number n.
         return CurveShare(group, lambda size: (scalar - 1).to_bytes(size, "big"))
 
+    def raw_public_key(self, info: bytes) -> PublicKey:
+        try:
+            return _usable(public_key_of(info))
+        except ValueError:
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+
     def public_key(self, certificate: bytes) -> PublicKey:
         try:
             parsed = Certificate.parse(certificate)
-            key = read_public_key(parsed.public_key)
+            key = _usable(parsed.public_key)
         except ValueError:
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
-        schemes = schemes_of(key, parsed.public_key.kind) if key is not None else ()
         # RFC 8446 4.4.2.2: X.509 version 3.
-        if key is None or not schemes or not parsed.is_v3:
+        if not parsed.is_v3:
             raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
-        return MiniPublicKey(key, schemes)
+        return key
 
 
 MINICRYPTO = MiniCryptoEngine()

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlg
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mlkem, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
@@ -21,7 +21,7 @@ from tcpls.tls.engine import HashState, PrivateShare, PublicKey
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
-from tcpls.tls.x509 import Certificate
+from tcpls.tls.x509 import Certificate, public_key_of
 from tcpls.tls.x509_algorithms import SCHEMES, KeyKind
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
@@ -313,6 +313,19 @@ class OpenSSLEngine:
             raise ConfigurationError(f"this is no private key of {group.label}")
         # CurveShare makes the key n + 1 from the number n.
         return CurveShare(group, lambda size: (scalar - 1).to_bytes(size, "big"))
+
+    def raw_public_key(self, info: bytes) -> PublicKey:
+        try:
+            kind = public_key_of(info).kind
+            key = load_der_public_key(info)
+        except UnsupportedAlgorithm:
+            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE) from None
+        except UNREADABLE:
+            raise CertificateError(Reason.BAD_CERTIFICATE) from None
+        schemes = schemes_of(key, kind) if kind is not None else ()
+        if not schemes or not isinstance(key, VerifyKey):
+            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE)
+        return OpenSSLPublicKey(key, schemes)
 
     def public_key(self, certificate: bytes) -> PublicKey:
         return _public_key(certificate)

@@ -77,5 +77,8 @@ class NullEngine:
     def static_share(self, group: Group, private: bytes) -> PrivateShare:
         return NullShare(group)
 
+    def raw_public_key(self, info: bytes) -> PublicKey:
+        return NullKey()
+
     def public_key(self, certificate: bytes) -> PublicKey:
         return NullKey()

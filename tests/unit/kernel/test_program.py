@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tcpls.errors import ConfigurationError, ProgramRefused
 from tcpls.kernel.program import (
@@ -17,6 +17,7 @@ from tcpls.kernel.program import (
     Mode,
     Offer,
     ProgramFile,
+    ProgramKey,
     ProgramPolicy,
     key_id,
     private_pem,
@@ -167,6 +168,24 @@ def test_files_that_are_missing_or_too_large(tmp_path: Path) -> None:
         ProgramFile.read(tmp_path / "large.o")
 
 
+@pytest.mark.parametrize("engine", ["openssl", "minicrypto"])
+def test_signatures_under_both_engines(engine: str) -> None:
+    policy = ProgramPolicy.signed([OTHER.public_key(), KEY.public_key()])
+    policy.judge(SIGNED.offer, engine=engine)
+    for offer in (
+        replace(SIGNED.offer, size=SIGNED.offer.size + 1),
+        replace(SIGNED.offer, signature=SIGNED.offer.signature[:-1]),
+        replace(SIGNED.offer, signature=bytes(64)),
+        replace(SIGNED.offer, key_id=key_id(OTHER.public_key())),
+    ):
+        with pytest.raises(ProgramRefused, match="signature is wrong"):
+            policy.judge(offer, engine=engine)
+    # A key that is no point of the curve.
+    with pytest.raises(ProgramRefused, match="signature is wrong"):
+        nothing = ProgramKey(b"\xff" * 32)
+        ProgramPolicy.signed([nothing]).judge(replace(SIGNED.offer, key_id=key_id(nothing)), engine=engine)
+
+
 def test_keys_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "k.key").write_bytes(private_pem(KEY))
     (tmp_path / "k.pub").write_bytes(public_pem(KEY.public_key()))
@@ -183,6 +202,13 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
     path.write_bytes(elliptic.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(ConfigurationError, match="not an Ed25519 key"):
         read_private_key(path)
+    path.write_bytes(elliptic.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(ConfigurationError, match="not an Ed25519 key"):
+        read_public_key(path)
+    for wrong in (2 * public_pem(KEY.public_key()), public_pem(KEY.public_key()).replace(b"MC", b"M!")):
+        path.write_bytes(wrong)
+        with pytest.raises(ConfigurationError, match="not a public key in PEM"):
+            read_public_key(path)
 
 
 def test_the_image_is_not_in_the_repr() -> None:

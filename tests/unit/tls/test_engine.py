@@ -6,7 +6,9 @@ import hmac
 
 import pytest
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +63,24 @@ def test_generations_of_a_traffic_secret() -> None:
     assert second.keys(5).sequence == 5
     assert second.keys().key != first.keys().key
     assert "secret=" not in repr(first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_keys(kind: str) -> None:
+    """The key of a SubjectPublicKeyInfo is that of the certificate it stands in."""
+    info = leaf(kind).certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    signer, key = identity(kind).signer, ENGINE.raw_public_key(info)
+    assert key.schemes == signer.schemes
+    for scheme in key.schemes:
+        key.verify(scheme, signer.sign(scheme, b"data"), b"data")
+    for wrong in (b"", info[:-1], info + b"\0"):
+        with pytest.raises(CertificateError) as caught:
+            ENGINE.raw_public_key(wrong)
+        refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
+
+
+def test_raw_keys_of_other_kinds() -> None:
+    agreement = X25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    with pytest.raises(CertificateError) as caught:
+        ENGINE.raw_public_key(agreement.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    refused(caught.value, Reason.UNSUPPORTED_CERTIFICATE, Alert.UNSUPPORTED_CERTIFICATE)
