@@ -9,18 +9,26 @@ import socket
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tcpls.errors import Alert, AlertReceived, HandshakeError, Reason
 from tcpls.protocol.base import Role
-from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.config import ClientAuth, ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection
+from tcpls.tls.early_data import EarlyDataPolicy
+from tcpls.tls.ech.configs import write_configs
+from tcpls.tls.ech.keys import EchKeys, generate
+from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.messages import ClientHello
+from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
@@ -143,17 +151,21 @@ def visit_flags(pki: Pki) -> list[str | Path]:
     return ["-host-name", NAME, "-trust-cert", pki.authority]
 
 
-def visit(sock: socket.socket, pki: Pki, ticket: Ticket | None = None) -> Exchange:
+def visit(sock: socket.socket, pki: Pki, ticket: Ticket | None = None, **changes: Any) -> Exchange:
     """A client of ours, for a shim that serves."""
     config = ClientConfig(NAME, pki.trust, engine=ENGINE, tickets=1, ticket=ticket)
-    connection = ClientConnection(config, random=os.urandom, time=datetime.now(UTC))
+    connection = ClientConnection(replace(config, **changes), random=os.urandom, time=datetime.now(UTC))
     return Exchange(sock, shake_hands(sock, connection, server=False), Role.CLIENT)
 
 
-def serve(sock: socket.socket, pki: Pki, keys: TicketKeys) -> Exchange:
-    """A server of ours, for a shim that is a client."""
+def make_server(pki: Pki, keys: TicketKeys, **changes: Any) -> ServerConnection:
     config = ServerConfig((pki.certificates["p256"].identity,), engine=ENGINE, ticket_keys=keys)
-    connection = ServerConnection(config, random=os.urandom, time=datetime.now(UTC))
+    return ServerConnection(replace(config, **changes), random=os.urandom, time=datetime.now(UTC))
+
+
+def serve(sock: socket.socket, pki: Pki, keys: TicketKeys, **changes: Any) -> Exchange:
+    """A server of ours, for a shim that is a client."""
+    connection = make_server(pki, keys, **changes)
     return Exchange(sock, shake_hands(sock, connection, server=True), Role.SERVER)
 
 
@@ -187,6 +199,79 @@ def test_shim_visits_and_resumes(pki: Pki, runner: Runner) -> None:
         assert exchange.established.server_name == NAME
         talk(exchange)
         hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_asks_for_a_certificate(pki: Pki, runner: Runner) -> None:
+    files = pki.certificates["ed25519"]
+    flags: list[str | Path] = [
+        "-require-any-client-certificate",
+        "-trust-cert",
+        pki.authority,
+        "-expect-peer-cert-file",
+    ]
+    runner.start(*serve_flags(pki), *flags, files.certificate, "-check-close-notify")
+    sock = runner.accept()
+    talk(visit(sock, pki, identities=(files.identity,)))
+    hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_shows_a_certificate(pki: Pki, runner: Runner) -> None:
+    files = pki.certificates["rsa"]
+    flags: list[str | Path] = ["-new-x509-credential", "-cert-file", files.certificate, "-key-file", files.key]
+    runner.start(*visit_flags(pki), *flags, "-expect-selected-credential", "0", "-check-close-notify")
+    sock = runner.accept()
+    keys = TicketKeys(ENGINE, os.urandom)
+    exchange = serve(sock, pki, keys, client_auth=ClientAuth.REQUIRE, client_trust=pki.trust)
+    assert exchange.established.peer_certificates == files.identity.chain
+    talk(exchange)
+    hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_shim_sends_early_data(pki: Pki, runner: Runner, accepted: bool) -> None:
+    flags = ["-enable-early-data", "-expect-ticket-supports-early-data", "-on-resume-shim-writes-first"]
+    flags += ["-on-resume-expect-accept-early-data" if accepted else "-on-resume-expect-reject-early-data"]
+    flags += ["-resume-count", "1", "-on-retry-expect-early-data-reason", "peer_declined"]
+    runner.start(*visit_flags(pki), *flags, "-check-close-notify")
+    keys = TicketKeys(ENGINE, os.urandom)
+    replay = MemoryReplayStore(int(datetime.now(UTC).timestamp() * 1000) - 60_000)
+    for resumed in (False, True):
+        sock = runner.accept()
+        policy = EarlyDataPolicy(replay, limit=1000 if accepted or not resumed else 1)
+        server = make_server(pki, keys, early_data=policy)
+        exchange = Exchange(sock, shake_hands(sock, server, server=True), Role.SERVER)
+        assert exchange.established.early_data.accepted is (resumed and accepted)
+        assert server.early_records() == ([b"hello"] if resumed and accepted else [])
+        talk(exchange)
+        hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_opens_an_encrypted_hello(pki: Pki, runner: Runner) -> None:
+    file = generate(ENGINE, os.urandom, "public.example")
+    assert file.private is not None
+    private, config = (b64encode(each).decode() for each in (file.private, file.configs[0].write()))
+    flags = ["-ech-server-config", config, "-ech-server-key", private, "-ech-is-retry-config", "1"]
+    runner.start(*serve_flags(pki), *flags, "-expect-ech-accept", "-expect-server-name", NAME, "-check-close-notify")
+    sock = runner.accept()
+    talk(visit(sock, pki, ech=file.configs))
+    hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_encrypts_its_hello(pki: Pki, runner: Runner) -> None:
+    file = generate(ENGINE, os.urandom, "public.example")
+    configs = b64encode(write_configs(file.configs)).decode()
+    runner.start(*visit_flags(pki), "-ech-config-list", configs, "-expect-ech-accept", "-check-close-notify")
+    sock = runner.accept()
+    keys = EchKeys(file.keys(ENGINE, "a file"), file.configs)
+    exchange = serve(sock, pki, TicketKeys(ENGINE, os.urandom), ech=keys)
+    assert exchange.established.ech is EchStatus.ACCEPTED
+    talk(exchange)
+    hang_up(sock)
     assert runner.finish() == (0, "")
 
 
@@ -250,17 +335,24 @@ def test_shim_names_the_reason(pki: Pki, runner: Runner) -> None:
     assert Reason.BAD_RECORD_HEADER.name in said
 
 
-@pytest.mark.parametrize("flags", [["-verify-fail"], ["-host-name", "another.example"]])
-def test_shim_verifies(pki: Pki, runner: Runner, flags: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "alert"),
+    [
+        (["-verify-fail", "-verify-peer"], Alert.HANDSHAKE_FAILURE),
+        (["-verify-fail", "-verify-peer", "-use-custom-verify-callback"], Alert.CERTIFICATE_UNKNOWN),
+        (["-host-name", "another.example"], Alert.BAD_CERTIFICATE),
+    ],
+)
+def test_shim_verifies(pki: Pki, runner: Runner, flags: list[str], alert: Alert) -> None:
     runner.start(*visit_flags(pki), *flags)
     sock = runner.accept()
     with pytest.raises(AlertReceived) as caught:
         serve(sock, pki, TicketKeys(ENGINE, os.urandom))
-    assert caught.value.alert == Alert.BAD_CERTIFICATE
+    assert caught.value.alert == alert
     hang_up(sock)
     code, said = runner.finish()
     assert code == 1
-    assert "CertificateError" in said
+    assert Reason.BAD_CERTIFICATE.name in said or Reason.WRONG_NAME.name in said
 
 
 @pytest.mark.parametrize("flags", [["-dtls"], ["-max-version", "771"], ["-curves", "21"], ["-verify-prefs", "513"]])
@@ -312,5 +404,5 @@ def test_configuration() -> None:
     for error, ours in config["ErrorMap"].items():
         assert ours, error
         for each in ours:
-            in_words = each == each.lower() and not each.startswith("sent the alert")
+            in_words = each[-1] != ":" and not each.startswith("sent the alert")
             assert in_words or each in names | alerts, each

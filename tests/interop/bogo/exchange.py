@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from tcpls.errors import Alert, AlertReceived, PeerError, SessionLost, TCPLSError
@@ -16,7 +18,7 @@ from tcpls.tls.extensions import TLS_1_3, ExtensionType, read_offered_versions
 from tcpls.tls.messages import ClientHello, HandshakeType, NewSessionTicket, Reassembly
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 from tcpls.wire import Reader
-from tests.interop.bogo.configure import ADDRESS, ENGINE
+from tests.interop.bogo.credentials import ADDRESS, ENGINE
 from tests.interop.bogo.flags import Settings, Unimplemented
 
 TIMEOUT = 20.0
@@ -38,12 +40,16 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-def dial(settings: Settings) -> socket.socket:
+@contextmanager
+def dialled(settings: Settings) -> Iterator[socket.socket]:
     """A connection to the runner, which was told whose it is."""
     sock = socket.create_connection(("::1" if settings.ipv6 else ADDRESS, settings.port), timeout=TIMEOUT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(settings.shim_id.to_bytes(8, "little"))
-    return sock
+    try:
+        yield sock
+    finally:
+        hang_up(sock)
 
 
 def hang_up(sock: socket.socket) -> None:
@@ -127,9 +133,10 @@ class Exchange:
             write_sequence=established.write_sequence,
         )
         keys = established.read_secret.keys(established.read_sequence)
-        self._source = RecordOpener(ENGINE.aead, keys, ENGINE.invalid_tag)
+        self._source = RecordOpener(ENGINE.aead, keys, ENGINE.invalid_tag, max_content=established.max_received)
         self._source.feed(established.unread)
-        self._sink = RecordSealer(ENGINE.aead, established.write_secret.keys(established.write_sequence))
+        keys = established.write_secret.keys(established.write_sequence)
+        self._sink = RecordSealer(ENGINE.aead, keys, max_content=established.max_sent)
         self.tickets: list[NewSessionTicket] = []
         self._ended = False
         """Whether the runner's side of the connection is over, with or without close_notify."""
@@ -137,8 +144,8 @@ class Exchange:
         if role is Role.CLIENT:
             self._core.open_stream()
 
-    def run(self, settings: Settings) -> None:
-        """What the flags say that the application does. Raises what the core raises."""
+    def run(self, settings: Settings, sent: int = 0) -> None:
+        """What the flags say that the application does. The first `sent` bytes went out as early data."""
         self._export(settings)
         if settings.send_alert:
             self._sink.put(ContentType.ALERT, bytes((2, DECOMPRESSION_FAILURE)))
@@ -148,9 +155,7 @@ class Exchange:
             for size in RECORD_SIZES:
                 self.write(b"\x42" * size)
         else:
-            if settings.shim_writes_first or settings.read_with_unfinished_write:
-                for _ in range(settings.repeat_shim_initial_write):
-                    self.write(settings.shim_initial_write.encode())
+            self.write(b"".join(settings.initial_writes)[sent:])
             if not settings.shim_shuts_down:
                 self._echo(settings)
 

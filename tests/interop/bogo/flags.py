@@ -58,10 +58,21 @@ class Settings:
     host_name: str = ""
     no_ticket: bool = False
     skip_ticket: bool = False
+    enable_early_data: bool = False
+    enable_ech_grease: bool = False
+    reject_unusable_ech_config: bool = False
+    ech_config_list: bytes = b""
+    ech_server_config: list[bytes] = field(default_factory=list)
+    ech_server_key: list[bytes] = field(default_factory=list)
+    ech_is_retry_config: list[int] = field(default_factory=list)
     # Certificates.
     trust_cert: str = ""
     verify_fail: bool = False
+    use_custom_verify_callback: bool = False
     verify_peer: bool = False
+    reverify_on_resume: bool = False
+    expect_verify_result: bool = False
+    use_client_ca_list: str = ""
     require_any_client_certificate: bool = False
     # What is done with the connection.
     shim_writes_first: bool = False
@@ -85,6 +96,8 @@ class Settings:
     expect_version: int = 0
     expect_server_name: str = ""
     expect_no_server_name: bool = False
+    expect_peer_cert_file: str = ""
+    expect_no_peer_cert: bool = False
     expect_alpn: str = ""
     expect_advertised_alpn: str = ""
     expect_curve_id: int = 0
@@ -97,12 +110,27 @@ class Settings:
     expect_no_session: bool = False
     expect_ticket_renewal: bool = False
     expect_ticket_supports_early_data: bool = False
+    expect_accept_early_data: bool = False
+    expect_reject_early_data: bool = False
+    expect_no_offer_early_data: bool = False
+    expect_early_data_reason: str = ""
+    expect_ech_accept: bool = False
+    expect_ech_name_override: str = ""
+    expect_no_ech_name_override: bool = False
+    expect_ech_retry_configs: bytes = b""
+    expect_no_ech_retry_configs: bool = False
     expect_selected_credential: int | None = None
     handshake_never_done: bool = False
 
     default: Credential = field(default_factory=Credential)
     """Of the flags that stand in front of the first new credential."""
     credentials: list[Credential] = field(default_factory=list)
+
+    @property
+    def initial_writes(self) -> list[bytes]:
+        """What is written before anything is read. An unfinished write is one that is finished later."""
+        writes = self.shim_writes_first or self.read_with_unfinished_write
+        return [self.shim_initial_write.encode()] * self.repeat_shim_initial_write if writes else []
 
     @property
     def credential(self) -> Credential:
@@ -163,7 +191,7 @@ FLAGS: dict[str, Flag] = {
 # How the runner's own library is called back, or waits: a sans-IO engine has one way for all of it.
 for _name in (
     "-async", "-implicit-handshake", "-use-early-callback", "-use-ticket-callback", "-use-ticket-aead-callback",
-    "-use-custom-verify-callback", "-use-old-client-cert-callback", "-peek-then-read", "-partial-write",
+    "-use-old-client-cert-callback", "-peek-then-read", "-partial-write",
     "-no-op-extra-handshake", "-handshake-twice", "-allow-hint-mismatch", "-install-ddos-callback",
 ):  # fmt: skip
     FLAGS[_name] = Flag(_ignore, False)
@@ -174,8 +202,9 @@ for _name in (
     "-expect-no-session-id",
 ):  # fmt: skip
     FLAGS[_name] = Flag(_ignore, False)
-# What this engine always does: a fresh ticket on each resumption, suites in the server's order.
-for _name in ("-renew-ticket", "-server-preference"):
+# What this engine always does: a fresh ticket on each resumption, suites in the server's order, certificates for those
+# who issued them.
+for _name in ("-renew-ticket", "-server-preference", "-must-match-issuer"):
     FLAGS[_name] = Flag(_ignore, False)
 # What is expected of other hardware.
 FLAGS["-expect-cipher-no-aes"] = Flag(_ignore, True)
