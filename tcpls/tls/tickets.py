@@ -30,6 +30,9 @@ MAX_TICKET_CHAIN = MAX_IDENTITY - (1 << 12)
 _FORM = 2
 _STATE_FORM = 2
 
+_LATEST = 1 << 48
+"""Milliseconds since 1970: eight thousand years, which a float still tells apart."""
+
 
 def _read_optional(reader: Reader) -> bytes | None:
     return reader.opaque(1) or None
@@ -45,6 +48,14 @@ def _read_suite(reader: Reader) -> CipherSuite:
 def _read_form(reader: Reader, form: int) -> None:
     if reader.u8() != form:
         raise PeerError(Reason.BAD_VALUE, "form of a ticket")
+
+
+def _read_time(reader: Reader) -> float:
+    """Seconds since 1970."""
+    milliseconds = reader.u64()
+    if milliseconds > _LATEST:
+        raise PeerError(Reason.BAD_VALUE, "time")
+    return milliseconds / 1000
 
 
 def _ascii(name: bytes | None) -> str | None:
@@ -111,9 +122,9 @@ class Ticket:
         reader = Reader(data)
         _read_form(reader, _FORM)
         suite = _read_suite(reader)
-        received = reader.u64() / 1000
+        received = _read_time(reader)
         lifetime, age_add, max_early_data = reader.u32(), reader.u32(), reader.u32()
-        until = reader.u64() / 1000 or None
+        until = _read_time(reader) or None
         verified = reader.u8()
         if verified > 1:
             raise PeerError(Reason.BAD_VALUE, "verified")
@@ -233,7 +244,7 @@ class TicketState:
         key = reader.opaque(1, least=suite.hash_size, most=suite.hash_size)
         server_name, alpn = _ascii(_read_optional(reader)), _read_optional(reader)
         remembered = reader.opaque(2)
-        certificates, identity, until = reader.vector(3), reader.opaque(2), reader.u64() / 1000
+        certificates, identity, until = reader.vector(3), reader.opaque(2), _read_time(reader)
         reader.end()
         chain = []
         while certificates.remaining:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tcpls.aio.tickets import Entry, TicketScope, _read_entries, _write_entries
-from tcpls.errors import ConfigurationError
+from tcpls.errors import ConfigurationError, PeerError, Reason
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import MAX_KEYS, TicketKey, read_keys, write_keys
 from tcpls.tls.tickets import Ticket
@@ -80,6 +80,19 @@ def test_damaged_tickets(some: list[Ticket], data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 5))):
         written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
     _reads_or_says_why(bytes(written))
+
+
+@given(tickets(), st.integers(0, (1 << 64) - 1), st.sampled_from([3, 23]))
+@example(Ticket(b"i", bytes(32), CipherSuite.AES_128_GCM_SHA256, 7, 1.0, 2, None, None, True), 2**64 - 199, 3)
+def test_any_time(ticket: Ticket, milliseconds: int, at: int) -> None:
+    """What was read can be written again: a fuzzer found times that a float rounds beyond 64 bits."""
+    written = bytearray(ticket.write())
+    written[at : at + 8] = milliseconds.to_bytes(8, "big")
+    try:
+        assert Ticket.read(written).write() == written
+    except PeerError as error:
+        assert error.reason is Reason.BAD_VALUE
+        assert milliseconds > 1 << 48
 
 
 keys = st.builds(
