@@ -51,6 +51,7 @@ func serve(config *tls.Config, certificates, keys []string) {
 func tell(state tls.ConnectionState) {
 	fmt.Println("group", uint16(state.CurveID))
 	fmt.Println("ech", state.ECHAccepted, "resumed", state.DidResume)
+	tellPeer(state)
 }
 
 func trust(config *tls.Config, ca, name string) {
@@ -77,7 +78,7 @@ func ask(config *tls.Config, address string) {
 
 func main() {
 	groups := flag.String("groups", "", "code points, comma-separated, by preference; Go's own when empty")
-	certificates := flag.String("cert", "", "PEM chains of a server, comma-separated")
+	certificates := flag.String("cert", "", "PEM chains, comma-separated")
 	keys := flag.String("key", "", "their private keys")
 	ca := flag.String("ca", "", "PEM authorities of a client")
 	name := flag.String("name", "", "the server's name, of a client")
@@ -99,10 +100,12 @@ func main() {
 	if *connect == "" {
 		echKeys(config, list(*echCurrent), true)
 		echKeys(config, list(*echOld), false)
+		askClients(config)
 		serve(config, list(*certificates), list(*keys))
 	}
 	echConfigs(config, *ech)
 	trust(config, *ca, *name)
+	own(config, list(*certificates), list(*keys))
 	for range *connections {
 		ask(config, *connect)
 	}
