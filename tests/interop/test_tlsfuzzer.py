@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tcpls.tls.algorithms import DEFAULT_SCHEMES
 from tests.engine import ENGINE
-from tests.interop.conftest import Pki
+from tests.interop.conftest import Files, Pki
 from tests.interop.peer import running
 
 VARIABLE = "TCPLS_TLSFUZZER"
@@ -32,11 +33,15 @@ FFDHE = "there are no finite field groups here (RFC 7919)"
 
 @dataclass(frozen=True)
 class Script:
-    """`server`: which of `SERVERS`. `without`: parts by name, and `why` they are left out."""
+    """`server`: which of `SERVERS`. `client`: the kind of the client's certificate, where it has one.
+
+    `without`: parts by name, and `why` they are left out.
+    """
 
     name: str
     arguments: tuple[str, ...] = ()
     server: str = "rsa"
+    client: str = ""
     without: tuple[str, ...] = ()
     why: str = ""
     known: str = ""
@@ -44,7 +49,7 @@ class Script:
 
     @property
     def label(self) -> str:
-        return self.name if self.server == "rsa" else f"{self.name}, {self.server}"
+        return ", ".join(filter(None, (self.name, self.server.removeprefix("rsa"), self.client)))
 
     @property
     def command(self) -> list[str]:
@@ -57,19 +62,32 @@ class Servers:
     """Our server as a process, one for each set of options, started when it is first wanted."""
 
     pki: Pki
+    checkout: Path
     stack: ExitStack
     ports: dict[str, int] = field(default_factory=dict)
 
+    def files(self, kind: str) -> Files:
+        if kind == "rsa-pss":
+            # No Python library makes one; tlsfuzzer brings it.
+            folder = self.checkout / "tests"
+            return Files(folder / "serverRSAPSSCert.pem", folder / "serverRSAPSSKey.pem")
+        return self.pki.certificates[kind]
+
     def port(self, name: str) -> int:
         if name not in self.ports:
-            kind, options = SERVERS[name]
-            files = self.pki.certificates[kind]
+            kinds, options = SERVERS[name]
+            identities = [
+                word
+                for kind in kinds.split()
+                for word in ("-c", self.files(kind).certificate, "-k", self.files(kind).key)
+            ]
+            if "--client-auth" in options:
+                identities += ["--client-ca", self.pki.authority]
             process = self.stack.enter_context(
                 running(
-                    sys.executable, "-m", "tcpls.server", "--engine", ENGINE.name,
-                    "-c", files.certificate, "-k", files.key, *options, "127.0.0.1:0",
+                    sys.executable, "-m", "tcpls.server", "--engine", ENGINE.name, *identities, *options, "127.0.0.1:0"
                 )
-            )  # fmt: skip
+            )
             process.wait_for("congestion controllers")
             self.ports[name] = int(process.output.partition("127.0.0.1:")[2].split()[0])
         return self.ports[name]
@@ -79,12 +97,19 @@ SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rsa": ("rsa", ("--root", ".")),
     "echo": ("rsa", ("--echo",)),
     "p256": ("p256", ("--root", ".")),
+    "ecdsa": ("p256 p384 p521", ("--root", ".")),
     "ed25519": ("ed25519", ("--root", ".")),
+    "ed448": ("ed448", ("--root", ".")),
+    "rsa-pss": ("rsa-pss", ("--root", ".")),
+    "mutual": ("rsa", ("--root", ".", "--client-auth", "request")),
     "psk": ("rsa", ("--root", ".", "--psk", f"{PSK_IDENTITY}:{PSK}", "--psk-modes", "psk_dhe_ke,psk_ke")),
 }
 
 WITH_PSK = ("--psk", PSK, "--psk-iden", PSK_IDENTITY)
 OUR_GROUPS = "x25519mlkem768,secp256r1mlkem768,secp256r1,secp384r1,secp521r1,x25519,x448"
+OUR_SCHEMES = " ".join(scheme.label for scheme in DEFAULT_SCHEMES)
+OUR_REQUEST = "signature_algorithms_cert:CR 47:CR key_share:SH supported_versions:SH"
+"""What a CertificateRequest of ours has; 47 is certificate_authorities."""
 LONG_REQUEST = "GET / HTTP/1.0\r\nX-Long: " + "a" * 300 + "\r\n\r\n"
 
 _OF_TLS_1_2 = (
@@ -144,20 +169,24 @@ SCRIPTS = (
     Script("tls13-ecdhe-curves"),
     Script(
         "tls13-ecdsa-support",
-        server="p256",
-        without=tuple(
-            f"Test with ecdsa_{scheme}"
-            for scheme in (
-                "brainpoolP256r1tls13_sha256",
-                "brainpoolP384r1tls13_sha384",
-                "brainpoolP512r1tls13_sha512",
-                "secp384r1_sha384",
-                "secp521r1_sha512",
-            )
+        server="ecdsa",
+        without=(
+            "Test with ecdsa_brainpoolP256r1tls13_sha256",
+            "Test with ecdsa_brainpoolP384r1tls13_sha384",
+            "Test with ecdsa_brainpoolP512r1tls13_sha512",
         ),
-        why="the server has one certificate, of P-256",
+        why="there are no Brainpool curves here",
     ),
-    Script("tls13-eddsa", server="ed25519", without=("ed448 only",), why="there are no Ed448 signatures here"),
+    Script("tls13-eddsa", server="ed25519", without=("ed448 only",), why="this server has Ed25519 alone"),
+    Script("tls13-eddsa", server="ed448", without=("ed25519 only",), why="this server has Ed448 alone"),
+    Script("tls13-rsapss-signatures", server="rsa-pss"),
+    Script("tls13-certificate-request", ("-s", OUR_SCHEMES, "-E", OUR_REQUEST), server="mutual", client="rsa"),
+    Script("tls13-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="rsa"),
+    Script("tls13-ecdsa-in-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="p256"),
+    Script("tls13-ecdsa-in-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="p384"),
+    Script("tls13-ecdsa-in-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="p521"),
+    Script("tls13-eddsa-in-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="ed25519"),
+    Script("tls13-eddsa-in-certificate-verify", ("-s", OUR_SCHEMES), server="mutual", client="ed448"),
     Script("tls13-empty-alert"),
     Script("tls13-ffdhe-groups", known=FFDHE),
     Script("tls13-ffdhe-sanity", known=FFDHE),
@@ -233,9 +262,9 @@ def checkout() -> Path:
 
 
 @pytest.fixture(scope="module")
-def servers(pki: Pki) -> Iterator[Servers]:
+def servers(pki: Pki, checkout: Path) -> Iterator[Servers]:
     with ExitStack() as stack:
-        yield Servers(pki, stack)
+        yield Servers(pki, checkout, stack)
 
 
 def _parameters() -> Iterator[object]:
@@ -254,9 +283,16 @@ def test_script(
         count = f"{len(script.without)} of its parts" if script.without else "some of its numbers"
         record_property("left out", f"{count}: {script.why}")
     program, *arguments = script.command
+    if script.client:
+        files = servers.files(script.client)
+        arguments += ["-c", str(files.certificate), "-k", str(files.key)]
     done = subprocess.run(
         [sys.executable, program, "-h", "127.0.0.1", "-p", str(servers.port(script.server)), *arguments],
-        cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True, timeout=TIMEOUT,
-    )  # fmt: skip
+        cwd=servers.checkout,
+        env=os.environ | {"PYTHONPATH": str(servers.checkout)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert re.search(r"^PASS: [1-9]", done.stdout, re.MULTILINE)
