@@ -16,6 +16,7 @@ class Group(enum.IntEnum):
     # draft-ietf-tls-ecdhe-mlkem section 7.
     SECP256R1MLKEM768 = 0x11EB
     X25519MLKEM768 = 0x11EC
+    SECP384R1MLKEM1024 = 0x11ED
 
     @property
     def label(self) -> str:
@@ -23,7 +24,7 @@ class Group(enum.IntEnum):
         return _HYBRID_LABELS.get(self.value) or self.name.lower()
 
 
-_HYBRID_LABELS = {0x11EB: "SecP256r1MLKEM768", 0x11EC: "X25519MLKEM768"}
+_HYBRID_LABELS = {0x11EB: "SecP256r1MLKEM768", 0x11EC: "X25519MLKEM768", 0x11ED: "SecP384r1MLKEM1024"}
 
 
 class SignatureScheme(enum.IntEnum):
@@ -55,6 +56,7 @@ DEFAULT_GROUPS = (
     Group.SECP384R1,
     Group.X448,
     Group.SECP521R1,
+    Group.SECP384R1MLKEM1024,
 )
 """Where the engine has them."""
 

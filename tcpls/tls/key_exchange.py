@@ -6,6 +6,7 @@ makes a `PrivateShare` and the server *answers* a share; for Diffie-Hellman both
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,12 +16,20 @@ from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.engine import CryptoEngine, PrivateShare
 from tcpls.tls.suites import Random
 
-MLKEM768_SEED = 64
+MLKEM_SEED = 64
 """Bytes of the seed that a key pair is made from (FIPS 203, 3.3)."""
 
-_ENCAPSULATION_KEY = 1184
-_CIPHERTEXT = 1088
-"""Bytes of ML-KEM-768 (FIPS 203 table 3)."""
+
+class Kem(enum.Enum):
+    """The parameter sets of ML-KEM that are used, with the bytes of key and ciphertext (FIPS 203 table 3)."""
+
+    MLKEM768 = (768, 1184, 1088)
+    MLKEM1024 = (1024, 1568, 1568)
+
+    def __init__(self, level: int, key_size: int, ciphertext_size: int) -> None:
+        self.label = f"ML-KEM-{level}"
+        self.key_size = key_size
+        self.ciphertext_size = ciphertext_size
 
 
 class KemKey(Protocol):
@@ -34,7 +43,7 @@ class KemKey(Protocol):
         """The shared secret. The ciphertext has the right length; one that is not genuine gives another secret."""
 
 
-Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
+Encapsulate = Callable[[Kem, bytes], tuple[bytes, bytes]]
 """From an encapsulation key of the right length: ciphertext and shared secret.
 
 Raises `HandshakeError(BAD_KEY_SHARE)` when a coefficient is not reduced (FIPS 203 7.2, the modulus check).
@@ -47,6 +56,7 @@ class Hybrid:
 
     classical: Group
     classical_size: int
+    kem: Kem
     kem_first: bool
 
     def join(self, classical: bytes, kem: bytes) -> bytes:
@@ -62,10 +72,12 @@ class Hybrid:
         return share[: self.classical_size], share[self.classical_size :]
 
 
-# draft-ietf-tls-ecdhe-mlkem section 4: ML-KEM comes first with X25519 and last with P-256, for the sake of FIPS 140.
+# draft-ietf-tls-ecdhe-mlkem section 4: ML-KEM comes first with X25519, and last with P-256 and P-384, for the sake of
+# FIPS 140.
 HYBRIDS = {
-    Group.X25519MLKEM768: Hybrid(Group.X25519, 32, kem_first=True),
-    Group.SECP256R1MLKEM768: Hybrid(Group.SECP256R1, 65, kem_first=False),
+    Group.X25519MLKEM768: Hybrid(Group.X25519, 32, Kem.MLKEM768, kem_first=True),
+    Group.SECP256R1MLKEM768: Hybrid(Group.SECP256R1, 65, Kem.MLKEM768, kem_first=False),
+    Group.SECP384R1MLKEM1024: Hybrid(Group.SECP384R1, 97, Kem.MLKEM1024, kem_first=False),
 }
 
 
@@ -82,16 +94,16 @@ class HybridShare:
         self.public = self._hybrid.join(classical.public, kem.public)
 
     def exchange(self, peer: bytes) -> bytes:
-        classical, ciphertext = self._hybrid.split(self.group, peer, _CIPHERTEXT)
+        classical, ciphertext = self._hybrid.split(self.group, peer, self._hybrid.kem.ciphertext_size)
         return self._hybrid.join(self.classical.exchange(classical), self._kem.decapsulate(ciphertext))
 
 
 def answer_hybrid(group: Group, peer: bytes, classical: PrivateShare, encapsulate: Encapsulate) -> tuple[bytes, bytes]:
     """A server's share and the shared secret, for a client's share of a hybrid group."""
     hybrid = HYBRIDS[group]
-    point, key = hybrid.split(group, peer, _ENCAPSULATION_KEY)
+    point, key = hybrid.split(group, peer, hybrid.kem.key_size)
     secret = classical.exchange(point)
-    ciphertext, encapsulated = encapsulate(key)
+    ciphertext, encapsulated = encapsulate(hybrid.kem, key)
     return hybrid.join(classical.public, ciphertext), hybrid.join(secret, encapsulated)
 
 

@@ -25,7 +25,7 @@ from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, R
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.der import Der, DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
-from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
+from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, Encapsulate, HybridShare, Kem, answer_hybrid
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
 from tcpls.tls.x509 import Certificate, SubjectPublicKey, public_key_of
@@ -180,26 +180,29 @@ def _point(curve: str, size: int, encoded: bytes) -> EccKey:
     return key
 
 
+_KEMS = {Kem.MLKEM768: MLKEM.ML_KEM_768, Kem.MLKEM1024: MLKEM.ML_KEM_1024}
+
+
 class MLKEMKey:
-    """An ephemeral ML-KEM-768 key pair (FIPS 203). The library has no public name for what TLS does with one yet."""
+    """An ephemeral ML-KEM key pair (FIPS 203). The library has no public name for what TLS does with one yet."""
 
     __slots__ = ("_key", "public")
 
-    def __init__(self, seed: bytes) -> None:
-        self._key = MLKEM.construct(param_set=MLKEM.ML_KEM_768, seed=seed)
+    def __init__(self, kem: Kem, seed: bytes) -> None:
+        self._key = MLKEM.construct(param_set=_KEMS[kem], seed=seed)
         self.public = bytes(self._key.ek)
 
     def decapsulate(self, ciphertext: bytes) -> bytes:
         return bytes(self._key._decaps(ciphertext))
 
 
-def _encapsulation(random: Random) -> Callable[[bytes], tuple[bytes, bytes]]:
-    def encapsulate(key: bytes) -> tuple[bytes, bytes]:
+def _encapsulation(random: Random) -> Encapsulate:
+    def encapsulate(kem: Kem, key: bytes) -> tuple[bytes, bytes]:
         # FIPS 203 7.2: the library checks that the coefficients are reduced.
         try:
-            secret, ciphertext = MLKEM.construct(param_set=MLKEM.ML_KEM_768, ek=key)._encaps(random(32))
+            secret, ciphertext = MLKEM.construct(param_set=_KEMS[kem], ek=key)._encaps(random(32))
         except ValueError:
-            raise HandshakeError(Reason.BAD_KEY_SHARE, "ML-KEM-768") from None
+            raise HandshakeError(Reason.BAD_KEY_SHARE, kem.label) from None
         return ciphertext, secret
 
     return encapsulate
@@ -334,8 +337,8 @@ class MiniCryptoEngine:
         found = {Group.X25519, Group.X448, *_CURVES}
         with suppress(AttributeError):
             # See `MLKEMKey`: another version of the library may have other names for it.
-            key = MLKEMKey(bytes(MLKEM768_SEED))
-            key.decapsulate(_encapsulation(bytes)(key.public)[0])
+            key = MLKEMKey(Kem.MLKEM768, bytes(MLKEM_SEED))
+            key.decapsulate(_encapsulation(bytes)(Kem.MLKEM768, key.public)[0])
             found.update(HYBRIDS)
         return frozenset(found)
 
@@ -359,7 +362,7 @@ class MiniCryptoEngine:
             return MontgomeryShare(group, random(56))
         if group in HYBRIDS:
             classical = self.private_share(HYBRIDS[group].classical, random)
-            return HybridShare(group, classical, MLKEMKey(random(MLKEM768_SEED)))
+            return HybridShare(group, classical, MLKEMKey(HYBRIDS[group].kem, random(MLKEM_SEED)))
         return CurveShare(group, random)
 
     def answer_share(self, group: Group, peer: bytes, random: Random) -> tuple[bytes, bytes]:

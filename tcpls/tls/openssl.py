@@ -18,7 +18,7 @@ from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, R
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.der import DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
-from tcpls.tls.key_exchange import HYBRIDS, MLKEM768_SEED, HybridShare, answer_hybrid
+from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, HybridShare, Kem, answer_hybrid
 from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
 from tcpls.tls.x509 import Certificate, public_key_of
@@ -127,25 +127,37 @@ class X448Share:
             raise HandshakeError(Reason.BAD_KEY_SHARE, "x448") from None
 
 
+_KEMS: dict[
+    Kem,
+    tuple[
+        type[mlkem.MLKEM768PrivateKey] | type[mlkem.MLKEM1024PrivateKey],
+        type[mlkem.MLKEM768PublicKey] | type[mlkem.MLKEM1024PublicKey],
+    ],
+] = {
+    Kem.MLKEM768: (mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+    Kem.MLKEM1024: (mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
+}
+
+
 class MLKEMKey:
-    """An ephemeral ML-KEM-768 key pair (FIPS 203)."""
+    """An ephemeral ML-KEM key pair (FIPS 203)."""
 
     __slots__ = ("_key", "public")
 
-    def __init__(self, seed: bytes) -> None:
-        self._key = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed)
+    def __init__(self, kem: Kem, seed: bytes) -> None:
+        self._key = _KEMS[kem][0].from_seed_bytes(seed)
         self.public = self._key.public_key().public_bytes_raw()
 
     def decapsulate(self, ciphertext: bytes) -> bytes:
         return self._key.decapsulate(ciphertext)
 
 
-def _encapsulate(key: bytes) -> tuple[bytes, bytes]:
+def _encapsulate(kem: Kem, key: bytes) -> tuple[bytes, bytes]:
     # FIPS 203 7.2: OpenSSL checks that the coefficients are reduced.
     try:
-        secret, ciphertext = mlkem.MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+        secret, ciphertext = _KEMS[kem][1].from_public_bytes(key).encapsulate()
     except ValueError:
-        raise HandshakeError(Reason.BAD_KEY_SHARE, "ML-KEM-768") from None
+        raise HandshakeError(Reason.BAD_KEY_SHARE, kem.label) from None
     return ciphertext, secret
 
 
@@ -273,7 +285,7 @@ class OpenSSLEngine:
             X448Share(bytes(56))
             found.add(Group.X448)
         with suppress(UnsupportedAlgorithm):
-            MLKEMKey(bytes(MLKEM768_SEED))
+            MLKEMKey(Kem.MLKEM768, bytes(MLKEM_SEED))
             found.update(HYBRIDS)
         return frozenset(found)
 
@@ -295,7 +307,7 @@ class OpenSSLEngine:
             return X448Share(random(56))
         if group in HYBRIDS:
             classical = self.private_share(HYBRIDS[group].classical, random)
-            return HybridShare(group, classical, MLKEMKey(random(MLKEM768_SEED)))
+            return HybridShare(group, classical, MLKEMKey(HYBRIDS[group].kem, random(MLKEM_SEED)))
         return CurveShare(group, random)
 
     def answer_share(self, group: Group, peer: bytes, random: Random) -> tuple[bytes, bytes]:

@@ -106,7 +106,7 @@ SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 WITH_PSK = ("--psk", PSK, "--psk-iden", PSK_IDENTITY)
-OUR_GROUPS = "x25519mlkem768,secp256r1mlkem768,secp256r1,secp384r1,secp521r1,x25519,x448"
+OUR_GROUPS = "x25519mlkem768,secp256r1mlkem768,secp384r1mlkem1024,secp256r1,secp384r1,secp521r1,x25519,x448"
 OUR_SCHEMES = " ".join(scheme.label for scheme in DEFAULT_SCHEMES)
 OUR_REQUEST = "signature_algorithms_cert:CR 47:CR key_share:SH supported_versions:SH"
 """What a CertificateRequest of ours has; 47 is certificate_authorities."""
@@ -204,6 +204,7 @@ SCRIPTS = (
     ),
     Script("tls13-legacy-version"),
     Script("tls13-lengths", server="echo"),
+    Script("tls13-mlkem"),
     Script(
         "tls13-multiple-ccs-messages",
         without=(

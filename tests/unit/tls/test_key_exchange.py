@@ -19,6 +19,7 @@ from tests.engine import ENGINE
 from tests.unit.tls.pair import TIME, client_config, identity, make_client, make_server, refused, seeded, shake
 
 HYBRID, P256_HYBRID = Group.X25519MLKEM768, Group.SECP256R1MLKEM768
+P384_HYBRID = Group.SECP384R1MLKEM1024
 
 # The points of small order of curve25519, as RFC 7748 section 6.1 has them refused.
 SMALL_ORDER = (
@@ -89,6 +90,13 @@ BAD_SHARES = [
     (P256_HYBRID, share(P256_HYBRID)[65:] + share(P256_HYBRID)[:65]),
     (P256_HYBRID, share(P256_HYBRID)[:65] + b"\xff" * 1184),
     (P256_HYBRID, b"\x04" + b"\x01" * 64 + share(P256_HYBRID)[65:]),
+    # Of ML-KEM-1024: 1,536 bytes of numbers and 32 of seed.
+    (P384_HYBRID, share(P384_HYBRID)[:-1]),
+    (P384_HYBRID, share(P384_HYBRID) + b"\0"),
+    (P384_HYBRID, share(P256_HYBRID)),
+    (P384_HYBRID, share(P384_HYBRID)[97:] + share(P384_HYBRID)[:97]),
+    (P384_HYBRID, share(P384_HYBRID)[:97] + b"\x01\x0d" + share(P384_HYBRID)[99:]),
+    (P384_HYBRID, b"\x04" + b"\x01" * 96 + share(P384_HYBRID)[97:]),
 ]
 BAD_ANSWERS = [
     (HYBRID, answer(HYBRID)[:-1]),
@@ -99,6 +107,9 @@ BAD_ANSWERS = [
     (P256_HYBRID, share(P256_HYBRID)),
     (P256_HYBRID, answer(P256_HYBRID)[65:] + answer(P256_HYBRID)[:65]),
     (P256_HYBRID, b"\x02" + answer(P256_HYBRID)[1:]),
+    (P384_HYBRID, answer(P384_HYBRID)[:-1]),
+    (P384_HYBRID, answer(P256_HYBRID)),
+    (P384_HYBRID, b"\x02" + answer(P384_HYBRID)[1:]),
 ]
 
 
@@ -141,6 +152,10 @@ def test_layouts() -> None:
     public, secret = ENGINE.answer_share(P256_HYBRID, p256.public + kem, seeded(2))
     assert (len(public), len(secret)) == (65 + 1088, 64)
     assert secret[:32] == p256.exchange(public[:65])
+    p384 = ENGINE.private_share(Group.SECP384R1, seeded(1))
+    public, secret = ENGINE.answer_share(P384_HYBRID, p384.public + share(P384_HYBRID)[97:], seeded(2))
+    assert (len(share(P384_HYBRID)), len(public), len(secret)) == (97 + 1568, 97 + 1568, 48 + 32)
+    assert secret[:48] == p384.exchange(public[:97])
 
 
 def test_a_changed_ciphertext_gives_another_secret() -> None:
