@@ -37,8 +37,8 @@ def go_peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def go_server(program: Path, pki: Pki, *arguments: str) -> Iterator[tuple[int, Process]]:
-    files = [pki.certificates[name] for name in ("p256", "public")]
+def go_server(program: Path, pki: Pki, *arguments: str, certificate: str = "p256") -> Iterator[tuple[int, Process]]:
+    files = [pki.certificates[name] for name in (certificate, "public")]
     chains, keys = (
         ",".join(map(str, each)) for each in zip(*((one.certificate, one.key) for one in files), strict=True)
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tcpls.errors import AlertReceived, CertificateError, HandshakeError, Reason
+from tcpls.errors import Alert, AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, Padding, ServerConfig
 from tcpls.tls.suites import CipherSuite
@@ -240,3 +240,92 @@ def test_server_pads(pki: Pki) -> None:
         process.wait_for("Handshake was completed")
         channel.send(b"hello from here\n")
         process.wait_for("hello from here")
+
+
+@pytest.mark.feature("CertificateRequest, answered with none", peer="GnuTLS", role="client")
+def test_client_is_asked_for_a_certificate(pki: Pki) -> None:
+    files, port = pki.certificates["p256"], free_port()
+    with running(
+        need("gnutls-serv"), "--port", str(port), "--echo", "--x509certfile", files.certificate, "--x509keyfile",
+        files.key, "--priority", priority(),
+    ) as process:  # fmt: skip
+        process.wait_for("done")
+        with connect(port, ClientConfig(NAME, pki.trust)) as channel:
+            channel.send(b"hello\n")
+            assert channel.receive_until(b"\n") == b"hello\n"
+
+
+@pytest.mark.feature("certificates that are not verified", peer="GnuTLS", role="client")
+def test_client_that_does_not_verify(pki: Pki) -> None:
+    config = ClientConfig("any.example", None)
+    with gnutls_serv(pki, "unknown-ca", priority()) as port, connect(port, config) as channel:
+        assert len(channel.established.peer_certificates) == 1
+
+
+@pytest.mark.feature("without middlebox compatibility", peer="GnuTLS", role="client")
+def test_client_without_compatibility(pki: Pki) -> None:
+    config = ClientConfig(NAME, pki.trust, middlebox_compatibility=False)
+    with gnutls_serv(pki, "p256", priority()) as port, connect(port, config) as channel:
+        channel.send(b"hello\n")
+        assert channel.receive_until(b"\n") == b"hello\n"
+
+
+@pytest.mark.feature("without middlebox compatibility", peer="GnuTLS", role="server")
+def test_server_without_compatibility(pki: Pki) -> None:
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority() + ":%DISABLE_TLS13_COMPAT_MODE") as process,
+        listener.accept(server_config(pki)) as channel,
+    ):
+        process.wait_for("Handshake was completed")
+        channel.send(b"hello from here\n")
+        process.wait_for("hello from here")
+
+
+@pytest.mark.feature("refusal of TLS 1.2", peer="GnuTLS", role="client")
+def test_client_meets_tls_1_2(pki: Pki) -> None:
+    with gnutls_serv(pki, "p256", "NORMAL:-VERS-ALL:+VERS-TLS1.2") as port:
+        with pytest.raises(AlertReceived) as caught, connect(port, ClientConfig(NAME, pki.trust)):
+            pass
+        # A GnuTLS without TLS 1.3 does not look at the versions.
+        assert caught.value.alert == Alert.HANDSHAKE_FAILURE
+
+
+@pytest.mark.feature("nothing in common", peer="GnuTLS", role="client")
+def test_client_with_nothing_in_common(pki: Pki) -> None:
+    config = ClientConfig(NAME, pki.trust, suites=(CipherSuite.AES_128_GCM_SHA256,))
+    with gnutls_serv(pki, "p256", priority(CipherSuite.AES_256_GCM_SHA384)) as port:
+        with pytest.raises(AlertReceived) as caught, connect(port, config):
+            pass
+        assert caught.value.alert == Alert.HANDSHAKE_FAILURE
+
+
+@pytest.mark.feature("nothing in common", peer="GnuTLS", role="server")
+def test_server_with_nothing_in_common(pki: Pki) -> None:
+    config = replace(server_config(pki), suites=(CipherSuite.AES_128_GCM_SHA256,))
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority(CipherSuite.AES_256_GCM_SHA384)) as process,
+    ):
+        with pytest.raises(HandshakeError) as caught, listener.accept(config):
+            pass
+        assert caught.value.reason is Reason.NO_COMMON_SUITE
+        process.wait_for("Handshake failed")
+
+
+LABEL = "EXPORTER-tcpls-test"
+EXPORT = ("--keymatexport", LABEL, "--keymatexportsize", "100")
+
+
+@pytest.mark.feature("exporters", peer="GnuTLS", role="server")
+@pytest.mark.clause("RFC 8446 7.5")
+def test_server_exports(pki: Pki) -> None:
+    with (
+        listening() as listener,
+        gnutls_cli(listener.port, pki, priority(), *EXPORT) as process,
+        listener.accept(server_config(pki)) as channel,
+    ):
+        process.wait_for("Handshake was completed")
+        channel.send(b"hello from here\n")
+        process.wait_for("hello from here")
+        assert channel.established.export(LABEL.encode(), b"", 100).hex() in process.output.lower()

@@ -48,7 +48,15 @@ func serve(config *tls.Config, certificates, keys []string) {
 	}
 }
 
+// The label of an exporter, if what it gives is to be told.
+var export string
+
 func tell(state tls.ConnectionState) {
+	if export != "" {
+		material, err := state.ExportKeyingMaterial(export, []byte("context"), 100)
+		check(err)
+		fmt.Printf("protocol %s material %x\n", state.NegotiatedProtocol, material)
+	}
 	fmt.Println("group", uint16(state.CurveID))
 	fmt.Println("ech", state.ECHAccepted, "resumed", state.DidResume)
 	tellPeer(state)
@@ -88,10 +96,17 @@ func main() {
 	ech := flag.String("ech", "", "ECHConfigList of a client, in base64")
 	echCurrent := flag.String("ech-keys", "", "PEM files of a server's keys for Encrypted ClientHello, comma-separated")
 	echOld := flag.String("ech-old-keys", "", "the same, of keys that clients are not told any more")
+	alpn := flag.String("alpn", "", "application protocols, comma-separated")
+	tls12 := flag.Bool("tls12", false, "TLS 1.2 and nothing else")
+	flag.StringVar(&export, "export", "", "tell the protocol, and 100 bytes exported by this label")
 	flag.Parse()
 	// Nothing that these tests start may outlive them.
 	time.AfterFunc(time.Minute, func() { os.Exit(3) })
 	config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: *noTickets}
+	if *tls12 {
+		config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+	}
+	config.NextProtos = list(*alpn)
 	for _, group := range list(*groups) {
 		code, err := strconv.ParseUint(group, 0, 16)
 		check(err)
