@@ -136,10 +136,11 @@ def common_name(name: bytes) -> str:
 
 def _time(reader: Der) -> datetime:
     tag, contents = reader.any()
-    # RFC 5280 4.1.2.5: with seconds, in UTC, and until 2049 in the short form, whose years start with 1950.
+    # RFC 5280 4.1.2.5: with seconds, in UTC. Until 2049 CAs must use the short form, whose years start with 1950, but
+    # applications must take both; there is an authority in all systems' bundles with the other one.
     if tag == _UTC_TIME and re.fullmatch(rb"[0-9]{12}Z", contents):
         contents = (b"19" if contents[0] >= ord("5") else b"20") + contents
-    elif tag != _GENERALIZED_TIME or not re.fullmatch(rb"[0-9]{14}Z", contents) or contents < b"2050":
+    elif tag != _GENERALIZED_TIME or not re.fullmatch(rb"[0-9]{14}Z", contents):
         raise DerError("a time in another form")
     try:
         month, day, hour, minute, second = (int(contents[at : at + 2]) for at in range(4, 14, 2))

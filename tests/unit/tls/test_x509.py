@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
+from pathlib import Path
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -135,7 +137,9 @@ def test_names_that_are_none(wrong: bytes) -> None:
 def test_times() -> None:
     for year in (1950, 1999, 2000, 2049, 2050, 9999):
         at = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
-        assert Certificate.parse(certificate(validity=sequence(time(at), time(at)))).not_after == at
+        long = tlv(GENERALIZED_TIME, at.strftime("%Y%m%d%H%M%SZ").encode())
+        for each in (time(at), long):
+            assert Certificate.parse(certificate(validity=sequence(each, each))).not_after == at
     for tag, text in (
         (UTC_TIME, "2601010000Z"),
         (UTC_TIME, "260101000000"),
@@ -145,7 +149,6 @@ def test_times() -> None:
         (UTC_TIME, "260101240000Z"),
         (UTC_TIME, " 60101000000Z"),
         (UTC_TIME, "260101000000Z\n"),
-        (GENERALIZED_TIME, "20260101000000Z"),
         (GENERALIZED_TIME, "20510101000000.5Z"),
         (GENERALIZED_TIME, "510101000000Z"),
         (GENERALIZED_TIME, "99990000000000Z"),
@@ -261,6 +264,14 @@ def test_host_names(text: str) -> None:
 )
 def test_what_is_no_host_name(text: str) -> None:
     assert not is_host_name(text)
+
+
+def test_the_authorities_of_the_web() -> None:
+    """As Mozilla has them: all of them are read, also the one with a time in the long form."""
+    bundle = Path(certifi.where()).read_bytes()
+    found = [Certificate.parse(der) for der in pem_blocks(bundle, b"CERTIFICATE")]
+    assert len(found) == bundle.count(b"BEGIN CERTIFICATE") > 100
+    assert all(each.extensions.ca and each.public_key.kind is not None for each in found)
 
 
 def test_pem() -> None:
