@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tcpls.errors import AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
+from tcpls.errors import Alert, AlertReceived, ApiMisuse, HandshakeError, PeerError, ProtocolViolation, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.config import NO_PADDING, ClientConfig, Padding, ServerConfig
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.early_records import EarlyReader, EarlyWriter
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
-from tcpls.tls.flow import Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
+from tcpls.tls.flow import Answerable, Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import Exporter, ResumptionSecret, TrafficSecret
 from tcpls.tls.messages import NewSessionTicket
@@ -102,6 +102,7 @@ class TLSConnection:
         self._opener: RecordOpener | None = None
         self._sealer: RecordSealer | None = None
         self._outcome: Outcome | None = None
+        self._answerable: Outcome | None = None
         self._finished_with = False
         self._peer_spoke = False
         """Whether a handshake message was sent or received, from when on change_cipher_spec may come."""
@@ -144,13 +145,16 @@ class TLSConnection:
             raise
         except PeerError as error:
             self._finished_with = True
-            if self._sealer is not None:
-                # RFC 8446 D.4: an alert that is protected stands where the second flight would.
-                self._before_message(bytearray())
-            self._write(ContentType.ALERT, bytes((_FATAL, error.alert)))
+            self._write_alert(error.alert)
             if isinstance(error, HandshakeError):
                 raise
             raise HandshakeError(error.reason, error.detail) from None
+
+    def _write_alert(self, alert: Alert) -> None:
+        if self._sealer is not None:
+            # RFC 8446 D.4: an alert that is protected stands where the second flight would.
+            self._before_message(bytearray())
+        self._write(ContentType.ALERT, bytes((_FATAL, alert)))
 
     def receive_eof(self) -> None:
         """The peer will send nothing more. Raises `HandshakeError` while the handshake is not complete."""
@@ -162,9 +166,12 @@ class TLSConnection:
     def established(self) -> Established:
         """Once, when the handshake is complete. Take `data_to_send` too: the last flight may wait there."""
         outcome = self._outcome
-        if outcome is None or self._sealer is None or self._finished_with:
+        if outcome is None or self._finished_with:
             raise ApiMisuse("the handshake is not complete, or was handed over already")
         self._finished_with = True
+        return self._established(outcome)
+
+    def _established(self, outcome: Outcome) -> Established:
         return Established(
             suite=outcome.suite,
             group="" if outcome.group is None else outcome.group.label,
@@ -176,7 +183,7 @@ class TLSConnection:
             read_secret=outcome.read_secret,
             write_secret=outcome.write_secret,
             read_sequence=0,
-            write_sequence=self._sealer.sequence,
+            write_sequence=0 if self._sealer is None else self._sealer.sequence,
             unread=bytes(self._inbound),
             retried=outcome.retried,
             exporter=outcome.exporter,
@@ -321,6 +328,8 @@ class TLSConnection:
                 self._write_with(event)
             elif isinstance(event, ReadSecret):
                 self._read_with(event)
+            elif isinstance(event, Answerable):
+                self._answerable = event.outcome
             else:
                 self._outcome = event
         self._flush(flight)
@@ -425,17 +434,52 @@ class ServerConnection(TLSConnection):
 
     Early data that is accepted comes out of `early_records` before the handshake is complete. Whoever sent it is not
     known to be there: it may be a replay to another server, so that nothing is to be done for it that may not be done
-    twice (RFC 8446 section 8).
+    twice (RFC 8446 section 8). It may be answered before the handshake is complete, by whoever takes over the writing
+    with `established_early`: this object then only reads on.
     """
 
     def __init__(
         self, config: ServerConfig, *, random: Random, time: datetime | None = None, key_log: KeyLog = NULL_KEY_LOG
     ) -> None:
+        self._writing_given_away = False
+        self._messages = bytearray()
         handshake = ServerHandshake(config, random=random, time=time, key_log=key_log)
         super().__init__(handshake, config.engine, config.padding)
         self._sent_any = True
         if config.early_data is not None:
             self._most_skipped += config.early_data.limit
+
+    @property
+    def answerable(self) -> bool:
+        """Whether early data was accepted, so that `established_early` gives what it takes to answer it."""
+        return self._answerable is not None
+
+    def established_early(self) -> Established:
+        """What is known before the client's Finished, `read_secret` included, which is not in use yet.
+
+        Take `data_to_send` first: from here on, `messages_to_send` and alerts are the caller's to put into records.
+        """
+        if self._answerable is None or self._writing_given_away or self._finished_with or self._outbound:
+            raise ApiMisuse("there is no early data to answer, or not now")
+        self._writing_given_away = True
+        return self._established(self._answerable)
+
+    def messages_to_send(self) -> bytes:
+        """Handshake messages for whoever took over the writing: the tickets. Drains."""
+        messages = bytes(self._messages)
+        self._messages.clear()
+        return messages
+
+    def _flush(self, flight: bytearray) -> None:
+        if not self._writing_given_away:
+            super()._flush(flight)
+            return
+        self._messages += flight
+        flight.clear()
+
+    def _write_alert(self, alert: Alert) -> None:
+        if not self._writing_given_away:
+            super()._write_alert(alert)
 
     def early_records(self) -> list[bytes]:
         """The contents of the records of early data that have come. Drains."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcpls.errors import ConfigurationError
@@ -40,7 +39,7 @@ class EarlyData(enum.Enum):
     OVER_LIMIT = "rejected", "the ticket allows none, or more than this server takes now"
     CHANGED_SUITE = "rejected", "the cipher suite is not the ticket's"
     CHANGED_PROTOCOL = "rejected", "the application protocol is not the ticket's"
-    CHANGED_APPLICATION = "rejected", "what the application announces is not what the ticket remembers"
+    CHANGED_APPLICATION = "rejected", "what the application announces now is not what the ticket remembers"
     OUT_OF_TIME = "rejected", "the ClientHello was not made just now"
     BEFORE_START = "rejected", "the ticket is older than the memory of what was replayed"
     REPLAYED = "rejected", "the ticket was used for it before, or there is no room to remember it"
@@ -61,15 +60,11 @@ class EarlyData(enum.Enum):
         return f"{self.verdict}, {self.why}" if self.why else self.verdict
 
 
-def remembers_nothing(remembered: bytes) -> bool:
-    """For applications whose early data does not depend on what they announced in the session of the ticket."""
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class EarlyRequest:
     """What a client asks for: the ticket as it came and what it holds, the age that the client says it has, and what
-    the connection is going to use. `now`: milliseconds since 1970.
+    the connection is going to use. `remembered`: what a ticket of this connection is going to hold of the
+    application's own. `now`: milliseconds since 1970.
     """
 
     ticket: bytes
@@ -77,6 +72,7 @@ class EarlyRequest:
     obfuscated_age: int
     suite: CipherSuite
     alpn: bytes | None
+    remembered: bytes
     now: int
 
     @property
@@ -90,13 +86,11 @@ class EarlyDataPolicy:
     """How a server accepts early data: up to `limit` bytes with each of the tickets that it gives out from now on.
 
     `window`, in milliseconds, is by how much a ClientHello may seem to be older or newer than it is.
-    `still_holds` is asked whether what the ticket remembers of the application still holds.
     """
 
     replay: ReplayStore
     limit: int = DEFAULT_LIMIT
     window: int = DEFAULT_WINDOW
-    still_holds: Callable[[bytes], bool] = remembers_nothing
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= 0xFFFFFFFF:
@@ -117,7 +111,8 @@ class EarlyDataPolicy:
             return EarlyData.CHANGED_SUITE
         if state.alpn != request.alpn:
             return EarlyData.CHANGED_PROTOCOL
-        if not self.still_holds(state.remembered):
+        # Early data was made under what the application had announced then: no more and no less may hold now.
+        if state.remembered != request.remembered:
             return EarlyData.CHANGED_APPLICATION
         # RFC 8446 8.3: made just now, by this server's clock. In both directions: clocks drift apart.
         if abs(request.displacement) > self.window:

@@ -112,7 +112,17 @@ class Outcome:
     early_exporter: Exporter | None = field(default=None, repr=False)
 
 
-FlowEvent = MessageToSend | WriteSecret | ReadSecret | Outcome
+@dataclass(frozen=True, slots=True)
+class Answerable:
+    """A server that has accepted early data may answer it from here on: what is agreed on, but for the client's part.
+
+    The client is not known to be there before its Finished; and `resumption` is not known yet.
+    """
+
+    outcome: Outcome
+
+
+FlowEvent = MessageToSend | WriteSecret | ReadSecret | Answerable | Outcome
 
 
 class Flow:
@@ -177,6 +187,9 @@ class Flow:
         self._key_log.secret("CLIENT_EARLY_TRAFFIC_SECRET", self.client_random, traffic.secret)
         self._key_log.secret("EARLY_EXPORTER_SECRET", self.client_random, self.early_exporter.secret)
         return traffic
+
+    def may_answer(self, outcome: Outcome) -> None:
+        self._events.append(Answerable(outcome))
 
     def complete(self, outcome: Outcome) -> None:
         self._events.append(outcome)

@@ -15,7 +15,7 @@ from tcpls.tls.server_finish import ExpectFinished, Server
 
 
 def judge_early_data(
-    server: Server, offer: Offer, psk: ChosenPsk | None, alpn: bytes | None, *, retried: bool
+    server: Server, offer: Offer, psk: ChosenPsk | None, alpn: bytes | None, remembered: bytes, *, retried: bool
 ) -> EarlyData:
     """To be asked when nothing else is left to decide."""
     # RFC 8446 4.2.10: a HelloRetryRequest refuses early data, and the second ClientHello has no word of it.
@@ -32,7 +32,7 @@ def judge_early_data(
     if psk.index:
         return EarlyData.NOT_FIRST
     ticket, age = offer.psks.identities[0]
-    request = EarlyRequest(ticket, psk.state, age, psk.suite, alpn, server.now)
+    request = EarlyRequest(ticket, psk.state, age, psk.suite, alpn, remembered, server.now)
     return policy.judge(request, server.flow.engine)
 
 

@@ -140,7 +140,7 @@ class _Reply:
         answer = config.answer(self.offer.hello)
         tickets = self._ticket_count()
         encrypted = self._encrypted_extensions(alpn, answer, tickets)
-        flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, retried=self.retried)
+        flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, answer.remembered, retried=self.retried)
         if flow.early_data.accepted:
             encrypted.extensions[ExtensionType.EARLY_DATA] = b""
         secrets = self._hello()
@@ -184,7 +184,10 @@ class _Reply:
         finished = ExpectFinished(flow, secrets, application, outcome, issue)
         if request is not None:
             return ExpectCertificate(self.server, request, finished)
-        return ExpectEndOfEarlyData(finished) if flow.read_epoch is Epoch.EARLY else finished
+        if not flow.early_data.accepted:
+            return finished
+        flow.may_answer(outcome)
+        return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
 
     def _choose_identity(self) -> Chosen:
         return choose_for_client(self.server.config, self.offer.server_name, Wanted.read(self.offer.hello.extensions))

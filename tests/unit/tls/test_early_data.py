@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tcpls.errors import Alert, ConfigurationError, Reason
+from tcpls.errors import Alert, ApiMisuse, ConfigurationError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
@@ -17,7 +17,7 @@ from tcpls.tls.flow import Epoch, MessageToSend, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
 from tcpls.tls.messages import ClientHello, HandshakeType
 from tcpls.tls.psk import bind, unbound
-from tcpls.tls.record import ContentType
+from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
@@ -161,10 +161,7 @@ def rejected(
         ({"early_data": EarlyDataPolicy(MemoryReplayStore(NOW - 1), LIMIT - 1)}, EarlyData.OVER_LIMIT),
         ({"early_data": EarlyDataPolicy(MemoryReplayStore(NOW), LIMIT)}, EarlyData.BEFORE_START),
         ({"early_data": EarlyDataPolicy(MemoryReplayStore(NOW - 1, capacity=0), LIMIT)}, EarlyData.REPLAYED),
-        (
-            {"early_data": EarlyDataPolicy(MemoryReplayStore(NOW - 1), LIMIT, still_holds=lambda remembered: False)},
-            EarlyData.CHANGED_APPLICATION,
-        ),
+        ({"answer": lambda hello: Answer(remembered=b"other windows")}, EarlyData.CHANGED_APPLICATION),
     ],
 )
 def test_rejected_but_resumed(config: dict[str, Any], why: EarlyData) -> None:
@@ -373,17 +370,68 @@ def test_configurations() -> None:
 
 
 @pytest.mark.clause("RFC 8446 4.2.10")
-def test_what_the_ticket_remembers_is_asked() -> None:
-    asked = []
-
-    def holds(remembered: bytes) -> bool:
-        asked.append(remembered)
-        return True
-
-    side = Server(still_holds=holds)
-    ticket = ticket_of(side, answer=lambda hello: Answer(remembered=b"windows"))
-    early, server = client(ticket), side.connection()
+def test_what_the_ticket_remembers_still_holds() -> None:
+    side = Server()
+    announced: dict[str, Any] = {"answer": lambda hello: Answer(remembered=b"windows")}
+    ticket = ticket_of(side, **announced)
+    early, server = client(ticket), side.connection(**announced)
     early.send_early(b"early")
     move(early, server)
-    assert asked == [b"windows"]
     assert server.early_records() == [b"early"]
+
+
+# Answers ahead of the client's Finished.
+
+
+@pytest.mark.clause("RFC 8446 2.3", "RFC 8446 4.4.4")
+def test_a_server_answers_early_data_before_the_client_has_finished() -> None:
+    side = Server()
+    early, server = client(ticket_of(side)), side.connection()
+    early.send_early(b"question")
+    move(early, server)
+    assert server.answerable
+    flight = server.data_to_send()
+    begun = server.established_early()
+    sealer = RecordSealer(ENGINE.aead, begun.write_secret.keys(begun.write_sequence))
+    sealer.put(23, b"answer")
+    early.receive_data(flight + bytes(sealer.pending))
+    of_client = early.established()
+    server.receive_data(early.data_to_send())
+    assert server.data_to_send() == b""
+    of_server = server.established()
+    assert (begun.read_secret, begun.early_data) == (of_server.read_secret, EarlyData.ACCEPTED)
+    # The tickets are for whoever writes now.
+    sealer.put(22, server.messages_to_send())
+    opener = RecordOpener(ENGINE.aead, of_client.read_secret.keys(), ENGINE.invalid_tag)
+    opener.feed(of_client.unread + bytes(sealer.pending)[len(of_client.unread) :])
+    assert opened(opener) == (23, b"answer")
+    content_type, tickets = opened(opener)
+    assert (content_type, tickets[0]) == (22, HandshakeType.NEW_SESSION_TICKET)
+    assert of_server.resumption == of_client.resumption
+
+
+def opened(opener: RecordOpener) -> tuple[int, bytes]:
+    record = opener.next_record()
+    assert record is not None
+    return record[0], bytes(record[1])
+
+
+def test_nobody_answers_what_was_not_accepted() -> None:
+    side = Server()
+    early, server = client(ticket_of(side)), side.connection(early_data=None)
+    move(early, server)
+    assert not server.answerable
+    with pytest.raises(ApiMisuse):
+        server.established_early()
+
+
+def test_an_alert_after_the_writing_was_given_away_is_not_sent_twice() -> None:
+    side = Server()
+    early, server = client(ticket_of(side)), side.connection()
+    move(early, server)
+    with pytest.raises(ApiMisuse):
+        server.established_early()
+    server.data_to_send()
+    server.established_early()
+    refuses(server, record(23, bytes(40)), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
+    assert server.data_to_send() == b""
