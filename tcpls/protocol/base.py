@@ -60,6 +60,8 @@ class CoreBase(ABC):
         self._error: Exception | None = None
         self._alert: int | None = None
         """The alert that is still to be put."""
+        self.handshaking = False
+        """Whether early data is answered while the handshake goes on: the end of sending waits for its tickets."""
         self._run_of: ReceiveStream | None = None
         """The stream that the last record was a full record of: more of the kind may follow."""
 
@@ -82,6 +84,10 @@ class CoreBase(ABC):
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
+        """See `Core`."""
+
+    @abstractmethod
+    def receive_early(self, content: bytes, now: float) -> None:
         """See `Core`."""
 
     @abstractmethod

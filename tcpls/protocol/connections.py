@@ -71,6 +71,7 @@ class Channel:
         "_write_secret",
         "connection_id",
         "finished_sending",
+        "messages",
         "mid_message",
         "received",
         "sent",
@@ -97,6 +98,8 @@ class Channel:
         """Whether a handshake message is incomplete: RFC 8446 5.1 allows no other content in between."""
         self.finished_sending = False
         """Whether an alert was put that ends this direction."""
+        self.messages = b""
+        """Handshake messages that wait: a server's tickets, when it has answered early data before."""
         self._read_secret = read_secret
         self._write_secret = write_secret
         self._post_handshake = PostHandshake(is_client=is_client)
@@ -175,6 +178,13 @@ class Channel:
         self._write_secret = self._write_secret.next()
         sink.switch_keys(self._write_secret.keys().for_connection(self.connection_id))
         self.update_at = self.sent + self._update_after
+
+    def put_messages(self, sink: RecordSink) -> None:
+        """Puts a record of the handshake messages that wait."""
+        size = sink.max_content
+        sink.put(ContentType.HANDSHAKE, self.messages[:size])
+        self.messages = self.messages[size:]
+        self.sent += 1
 
     def put_alert(self, sink: RecordSink, alert: int) -> None:
         """Puts the alert that ends this direction."""

@@ -27,6 +27,24 @@ class Core(Protocol):
         Keys returned open this connection's next record.
         """
 
+    handshaking: bool
+    """Set by a shell that lets early data be answered, until the handshake is complete: a close without error waits."""
+
+    def receive_early(self, content: bytes, now: float) -> None:
+        """A record of early data on connection 0 (RFC 8446 2.3). It has no number and is not acknowledged.
+
+        To be called while `receive_records` runs, or followed by `settle`. Raises `PeerError`.
+        """
+
+    def sent_early(self, data: bytes) -> int:
+        """A client's early data, all of which went in records before the session began and was accepted.
+
+        To be called before any stream is opened; gives the id of the one that it began.
+        """
+
+    def send_messages(self, messages: bytes) -> None:
+        """Handshake messages that connection 0 is to carry behind what was put there already."""
+
     def settle(self) -> None:
         """Copies what is wanted of the records lent so far: their memory is about to be used again."""
 

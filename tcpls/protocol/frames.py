@@ -631,6 +631,14 @@ ALL_FRAMES: dict[int, Callable[[TailReader], Frame]] = DRAFT_FRAMES | {
     ProgramDetach.TYPE: ProgramDetach.read,
 }
 
+EARLY_FRAMES: dict[int, Callable[[TailReader], Frame]] = {
+    Padding.TYPE: Padding.read,
+    STREAM_TYPE: Stream.read,
+    STREAM_FIN_TYPE: Stream.read_fin,
+    ParametersFrame.TYPE: ParametersFrame.read,
+}
+"""What may stand in early data: what does nothing but begin streams, because it may be a replay."""
+
 
 def parse_frames(content: Buffer, table: dict[int, Callable[[TailReader], Frame]] = ALL_FRAMES) -> Iterator[Frame]:
     """The frames of one record, from the last to the first. Raises `PeerError`."""

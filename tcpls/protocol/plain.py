@@ -105,6 +105,24 @@ class PlainSession(CoreBase):
             self._end_by_alert(alert)
         return None
 
+    def receive_early(self, content: bytes, now: float) -> None:
+        if not self._ended:
+            self._receive_data(memoryview(content), now)
+            # What follows is no run of its kind.
+            self._run_of = None
+
+    def sent_early(self, data: bytes) -> int:
+        """This client's early data, all of which the server has taken; the stream that it began."""
+        stream_id = self.open_stream()
+        if stream_id is None:
+            raise ApiMisuse("early data comes before everything else")
+        self._sending.append(data)
+        self._sending.skip_all()
+        return stream_id
+
+    def send_messages(self, messages: bytes) -> None:
+        self._channel.messages += messages
+
     def _receive_data(self, content: memoryview, now: float) -> None:
         # RFC 8446 6.1: what comes behind a close_notify is ignored; and once this end has closed nobody reads it.
         if self._peer_closed or self._closing or self._receiving.stopped:
@@ -154,9 +172,11 @@ class PlainSession(CoreBase):
         while sink.room and not self._ended:
             if channel.update_due:
                 channel.put_update(sink)
+            elif channel.messages:
+                channel.put_messages(sink)
             elif stream.sent < stream.pushed or stream.written - stream.sent >= sink.max_content:
                 self._put_data(sink)
-            elif stream.fin_queued:
+            elif stream.fin_queued and not self.handshaking:
                 self._put_last(sink, Alert.CLOSE_NOTIFY)
                 self._judge_end()
                 return

@@ -33,6 +33,7 @@ from tcpls.protocol.frames import (
     ALL_CONNECTIONS,
     ALL_FRAMES,
     DRAFT_FRAMES,
+    EARLY_FRAMES,
     Ack,
     ConnectionReset,
     Frame,
@@ -275,6 +276,17 @@ class Session(CoreBase):
             stream.settle()
         self._lent_to.clear()
 
+    def receive_early(self, content: bytes, now: float) -> None:
+        if self._ended:
+            return
+        self._active_at = now
+        try:
+            for frame in parse_frames(content, EARLY_FRAMES):
+                if type(frame) is not Padding:
+                    _HANDLERS[type(frame)](self, self._connections[0], frame, now)
+        except PeerError as error:
+            raise ProtocolViolation(error.reason, error.detail) from None
+
     def _receive_other(
         self, connection: Connection, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
@@ -406,6 +418,8 @@ class Session(CoreBase):
         while sink.room:
             if connection.update_due:
                 connection.put_update(sink)
+            elif connection.messages:
+                connection.put_messages(sink)
             elif not self._writer.put_some(connection, sink, now, data=self._close.state is not _State.CLOSING):
                 break
         if self._streams.sent != sent:
@@ -421,7 +435,7 @@ class Session(CoreBase):
 
     def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
         """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
-        if self._close.state is _State.FLUSHING and (self._outbox or self._streams.unsent):
+        if self._close.state is _State.FLUSHING and (self._outbox or self._streams.unsent or self.handshaking):
             return
         if self._close.state is _State.CLOSED or not sink.room:
             return
@@ -522,6 +536,21 @@ class Session(CoreBase):
     def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check_open()
         self._streams.send(stream_id, data, more)
+
+    def sent_early(self, data: bytes) -> int:
+        """This client's early data, all of which the server has taken; the stream that it began.
+
+        No ACK is about early records: what tells that the server has them is an ACK of any later one.
+        """
+        stream_id, connection = self._streams.sent_early(data), self._connections[0]
+        if self._local.failover:
+            connection.unacknowledged.append((connection.sent, self._streams.sending[stream_id], 0, len(data), False))
+            self._writer.unacknowledged += len(data)
+        connection.data_sent = connection.sent + 1
+        return stream_id
+
+    def send_messages(self, messages: bytes) -> None:
+        self._connections[0].messages += messages
 
     def push(self, stream_id: int) -> None:
         if not self._ended:

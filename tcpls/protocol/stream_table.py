@@ -256,6 +256,17 @@ class StreamTable:
             stream.room_wanted = True
         self._schedule(stream)
 
+    def sent_early(self, data: bytes) -> int:
+        """A stream of this end's whose first bytes were sent before the session began. Gives its id."""
+        stream_id = self.open()
+        if stream_id is None:
+            raise ApiMisuse("early data comes before everything else, and where the peer lets streams be opened")
+        stream = self.sending[stream_id]
+        stream.append(data)
+        stream.skip_all()
+        self.sent += len(data)
+        return stream_id
+
     def push(self, stream_id: int) -> None:
         stream = self.sending.get(stream_id)
         if stream is not None:

@@ -133,6 +133,12 @@ class SendStream:
         self._at += count
         self.sent += count
 
+    def skip_all(self) -> None:
+        """All that is queued was put into records elsewhere."""
+        while self._next_chunk():
+            continue
+        self.sent = self.written
+
     def _next_chunk(self) -> bool:
         """Lets go of the current chunk, all of which was taken, and makes the next of the queue current."""
         if self.retain and self._chunk:
