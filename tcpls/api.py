@@ -6,6 +6,7 @@ from tcpls.aio.identity import Credential
 from tcpls.aio.info import ConnectionInfo, SessionInfo
 from tcpls.aio.keylog import FileKeyLog
 from tcpls.aio.psk import ExternalPsk
+from tcpls.aio.replay_file import FileReplayStore
 from tcpls.aio.server import Server, serve
 from tcpls.aio.session import Session, Shipment
 from tcpls.aio.stream import Stream
@@ -38,6 +39,8 @@ from tcpls.kernel.program import ProgramFile, ProgramPolicy, read_public_key
 from tcpls.protocol.base import SessionConfig
 from tcpls.protocol.options import OptionPolicy, parse_option
 from tcpls.tls.config import ClientAuth, Padding
+from tcpls.tls.early_data import EarlyData
+from tcpls.tls.replay import ReplayStore
 from tcpls.tls.tickets import Ticket
 
 __all__ = [
@@ -52,9 +55,11 @@ __all__ = [
     "ConnectError",
     "ConnectionInfo",
     "Credential",
+    "EarlyData",
     "EchRejected",
     "ExternalPsk",
     "FileKeyLog",
+    "FileReplayStore",
     "FileTicketStore",
     "HandshakeError",
     "HelperClient",
@@ -72,6 +77,7 @@ __all__ = [
     "ProgramRefused",
     "ProtocolViolation",
     "Reason",
+    "ReplayStore",
     "Server",
     "ServerConfig",
     "Session",

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from tcpls.aio import ech, tls_setup
 from tcpls.aio.config import ClientConfig
+from tcpls.aio.early import FirstWords
 from tcpls.aio.establish import make_session, prepare, shake_hands
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
@@ -25,10 +26,19 @@ class connect:
     `NotNegotiated` (TCPLS was required), `KernelUnavailable` (kTLS was), `TimeoutError`.
     """
 
-    def __init__(self, host: str, port: int = 4433, *, config: ClientConfig | None = None) -> None:
+    def __init__(
+        self, host: str, port: int = 4433, *, config: ClientConfig | None = None, early_data: bytes | None = None
+    ) -> None:
+        """`early_data` is written to the session's first stream, `Session.first_stream`.
+
+        What a ticket of `ClientConfig.tickets` allows of it goes along with the first flight (0-RTT), where somebody
+        may replay it to another of the server's machines: nothing that may not be done twice belongs there. What the
+        server does not take is sent again when the handshake is complete; `Session.early_data` says what became of it.
+        """
         self._host = host
         self._port = port
         self._config = config or ClientConfig()
+        self._early_data = early_data
         self._session: Session | None = None
 
     def __await__(self) -> Generator[object, None, Session]:
@@ -61,18 +71,36 @@ class connect:
         try:
             scope = setup.ticket_scope(self._host, self._port)
             ticket = None if store is None else await store.take(scope)
-            established = await shake_hands(sock, setup.connection(ticket), config.handshake_timeout)
+            tls = setup.connection(ticket, early_data=self._early_data is not None)
+            first = FirstWords.send(tls, ticket, setup.local, self._early_data or b"")
+            established = await shake_hands(sock, tls, config.handshake_timeout)
             outcome = setup.outcome(established)
+            accepted = first.accepted(ticket, established, outcome)
             keeper = None
             if store is not None:
                 remembered = Remembered.by_client(outcome).write()
                 keeper = TicketKeeper(store, scope, established.ticket_source, remembered)
-            return make_session(
-                sock, Role.CLIENT, config, established, outcome, setup.local, keeper, ech_retried=ech_retried
+            session = make_session(
+                sock,
+                Role.CLIENT,
+                config,
+                established,
+                outcome,
+                setup.local,
+                keeper,
+                ech_retried=ech_retried,
+                said_early=accepted,
             )
         except BaseException:
             sock.close()
             raise
+        if self._early_data is not None:
+            try:
+                session.first_stream = await first.say(session)
+            except BaseException:
+                await session.abort()
+                raise
+        return session
 
 
 async def _connected(host: str, port: int, config: ClientConfig) -> socket.socket:

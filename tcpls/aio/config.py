@@ -15,6 +15,7 @@ from tcpls.observe import NULL_KEY_LOG, NULL_OBSERVER, KeyLog, Observer
 from tcpls.protocol.base import SessionConfig
 from tcpls.tls.config import NO_PADDING, ClientAuth, Padding
 from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
+from tcpls.tls.replay import ReplayStore
 from tcpls.tls.ticket_keys import KeyVault
 from tcpls.tls.tickets import DEFAULT_LIFETIME, DEFAULT_TICKETS
 
@@ -117,6 +118,9 @@ class ServerConfig(CommonConfig):
     example a `TicketKeyFile`, which others may share. `max_sessions` bounds the sessions at a time, handshakes
     included; further connections wait in the backlog.
 
+    `zero_rtt` is how many bytes of early data a ticket allows (0: none is given, and none accepted). Each ticket serves
+    for it once, which this process remembers, or `replay_store`: where `ticket_keys` are shared, that is to be too.
+
     `ech_keys` and `ech_old_keys` are PEM files (RFC 9934) of keys that open an encrypted ClientHello; clients are
     told the configurations of the former. With `ech_trial`, all of them are tried, whatever id a client names. The
     certificate should be for the public names too.
@@ -128,6 +132,8 @@ class ServerConfig(CommonConfig):
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
     ticket_keys: KeyVault | None = None
+    zero_rtt: int = 0
+    replay_store: ReplayStore | None = None
     ech_keys: tuple[str | Path, ...] = ()
     ech_old_keys: tuple[str | Path, ...] = ()
     ech_trial: bool = False

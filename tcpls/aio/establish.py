@@ -8,6 +8,7 @@ import socket
 
 from tcpls.aio import ech
 from tcpls.aio.config import KTLS, CommonConfig, Negotiate
+from tcpls.aio.early import EarlySource
 from tcpls.aio.info import Facts
 from tcpls.aio.programs import ProgramHost
 from tcpls.aio.session import Session
@@ -21,7 +22,7 @@ from tcpls.protocol.negotiation import Outcome
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session as SessionCore
-from tcpls.tls.connection import Established, TLSConnection
+from tcpls.tls.connection import Established, ServerConnection, TLSConnection
 from tcpls.tls.record import RecordOpener
 
 logger = logging.getLogger("tcpls")
@@ -50,7 +51,10 @@ def prepare(sock: socket.socket, config: CommonConfig) -> None:
 
 
 async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -> Established:
-    """Runs the handshake over `sock`. Raises what the TLS engine raises, after its alert was sent, and TimeoutError."""
+    """Runs the handshake over `sock`, to its end, or at a server until there is early data to answer.
+
+    Raises what the TLS engine raises, after its alert was sent, and TimeoutError.
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout):
@@ -59,6 +63,8 @@ async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -
                     await loop.sock_sendall(sock, data)
                 if tls.handshake_complete:
                     return tls.established()
+                if isinstance(tls, ServerConnection) and tls.answerable:
+                    return tls.established_early()
                 received = await loop.sock_recv(sock, RECEIVE_SIZE)
                 if received:
                     tls.receive_data(received)
@@ -96,10 +102,14 @@ def make_session(
     keeper: TicketKeeper | None = None,
     *,
     ech_retried: bool = False,
+    said_early: bytes = b"",
+    shaking: ServerConnection | None = None,
 ) -> Session:
     """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`.
 
     `keeper` takes what a server sends for later sessions. `ech_retried`: the server's own configurations were used.
+    `said_early` is what a client's first stream begins with, and the server has. `shaking`: the handshake is not
+    complete, and goes on while early data is answered.
     """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
@@ -115,7 +125,20 @@ def make_session(
         ech=ech.describe(role, established.ech, ech_retried),
     )
     session = Session(core, facts, programs, keeper)
-    session.add_transport(_transport(sock, core, config, established, session))
+    if said_early:
+        # Ahead of what the server may have answered already.
+        session.said_early(said_early)
+    transport = _transport(sock, core, config, established, session)
+    if shaking is not None:
+
+        def done(opener: RecordOpener) -> None:
+            transport.source = opener
+            session.confirm()
+
+        transport.source = EarlySource(shaking, core, done, asyncio.get_running_loop().time)
+        session.await_confirmation(config.handshake_timeout)
+    session.add_transport(transport)
+    config.observer.event("tls:early_data", verdict=established.early_data.verdict, why=established.early_data.why)
     return session
 
 

@@ -12,6 +12,7 @@ from tcpls.kernel import sockopts
 from tcpls.protocol.options import BY_ID
 from tcpls.protocol.parameters import PROGRAMS_AUTHENTICATED, PROGRAMS_PINNED, PROGRAMS_SIGNED, Parameters
 from tcpls.tls.connection import Established
+from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.key_schedule import Exporter
 
@@ -44,6 +45,7 @@ class SessionInfo:
     `ech` is what became of Encrypted ClientHello. `resumed`: by a ticket of an earlier session; `psk` is the identity
     of the external key that was used. With either there is no `signature`, and no `group` if it was used without a key
     exchange. `peer` is who the peer is and whether that was verified; "" for a client that nobody knows.
+    `early_data`: what became of it, and why.
     """
 
     role: str
@@ -58,6 +60,7 @@ class SessionInfo:
     alpn: str
     server_name: str
     ech: str
+    early_data: str
     peer_parameters: dict[str, object]
     connections: tuple[ConnectionInfo, ...]
 
@@ -82,6 +85,8 @@ class SessionInfo:
             rows.append(f"the {'server' if self.role == 'client' else 'client'} is {self.peer}")
         if self.ech != EchStatus.NOT_OFFERED.value:
             rows.append(f"Encrypted ClientHello: {self.ech}")
+        if self.early_data != str(EarlyData.NOT_ASKED):
+            rows.append(f"0-RTT: {self.early_data}")
         if self.alpn:
             rows.append(f"ALPN: {self.alpn}")
         if self.peer_parameters:
@@ -118,6 +123,7 @@ class Facts:
     server_name: str
     ech: str
     exporter: Exporter = field(repr=False)
+    early_data: EarlyData
 
     @classmethod
     def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk], ech: str) -> Facts:
@@ -136,6 +142,7 @@ class Facts:
             server_name=established.server_name or "",
             ech=ech,
             exporter=established.exporter,
+            early_data=established.early_data,
         )
 
     def session_info(self, peer: Parameters | None, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:
@@ -152,6 +159,7 @@ class Facts:
             alpn=self.alpn,
             server_name=self.server_name,
             ech=self.ech,
+            early_data=str(self.early_data),
             peer_parameters=describe(peer),
             connections=connections,
         )

@@ -104,7 +104,8 @@ class Server:
         tls = self._tls.connection()
         established = await shake_hands(sock, tls, self._config.handshake_timeout)
         outcome = self._tls.outcome(established)
-        return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local)
+        shaking = None if tls.handshake_complete else tls
+        return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local, shaking=shaking)
 
     async def close(self) -> None:
         """Stops listening and ends every session: its handler is cancelled, and the client told with an error code."""

@@ -34,6 +34,7 @@ from tcpls.protocol.events import (
     TicketReceived,
 )
 from tcpls.protocol.session import Session as SessionCore
+from tcpls.tls.early_data import EarlyData
 
 ERROR_CLOSE_TIMEOUT = 2.0
 """Seconds that a close with an error code, which owes the peer no data, waits for the peer's answer."""
@@ -63,6 +64,11 @@ class Session:
         self._options: dict[int, asyncio.Future[OptionAnswered]] = {}
         self._shipments: dict[int, asyncio.Future[ProgramFinished]] = {}
         self._ended: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._confirmed: asyncio.Future[None] = self._loop.create_future()
+        self._confirmed.set_result(None)
+        self._confirming: asyncio.TimerHandle | None = None
+        self.first_stream: Stream | None = None
+        """The stream that begins with the `early_data` of `connect`."""
 
     def add_transport(self, transport: RecordTransport) -> None:
         """Called by whoever made the connection."""
@@ -103,6 +109,50 @@ class Session:
     def congestion(self, connection_id: int = 0) -> str:
         """The congestion control algorithm as the kernel reports it for that connection's socket."""
         return sockopts.congestion(self._driver.transport(connection_id).socket)
+
+    # Early data.
+
+    @property
+    def early_data(self) -> EarlyData:
+        """What became of early data in the handshake (0-RTT), and why."""
+        return self._facts.early_data
+
+    @property
+    def handshake_complete(self) -> bool:
+        """False at a server that is being sent early data: until it is True, all that came may be a replay."""
+        return self._confirmed.done()
+
+    async def wait_handshake(self) -> None:
+        """Returns once the handshake is complete, so that what the client says is known to be said now, and once.
+
+        Raises what ended the session, when it ended before.
+        """
+        await asyncio.wait((self._confirmed, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        if not self._confirmed.done():
+            self._raise_if_ended()
+
+    def await_confirmation(self, timeout: float) -> None:
+        """Called by whoever made the connection: its handshake is not complete, and has `timeout` seconds for it."""
+        self._confirmed = self._loop.create_future()
+        self._confirming = self._loop.call_later(timeout, self._give_up, timeout)
+
+    def confirm(self) -> None:
+        """The handshake is complete."""
+        if self._confirming is not None:
+            self._confirming.cancel()
+        if not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def _give_up(self, timeout: float) -> None:
+        why = f"the handshake took longer than {timeout:g} s"
+        self._core.connection_ended(0, why, self._loop.time())
+        for transport in self._driver.open_transports():
+            transport.abort(why)
+        self.pump()
+
+    def said_early(self, data: bytes) -> None:
+        """Called by whoever made the connection: the first stream began with early data, which the server has."""
+        self.first_stream = self._stream(self._core.sent_early(data))
 
     # Streams.
 
@@ -152,7 +202,7 @@ class Session:
             yield stream
 
     def _stream(self, stream_id: int) -> Stream:
-        stream = Stream(self._core, stream_id, self._driver.pump, self._loop)
+        stream = Stream(self._core, stream_id, self._driver.pump, self._loop, early=not self.handshake_complete)
         self._streams[stream_id] = stream
         return stream
 
@@ -317,6 +367,8 @@ class Session:
         """Everybody who waits is told. Streams find out by asking the core, which still holds what came before."""
         if self._ended.done():
             return
+        if self._confirming is not None:
+            self._confirming.cancel()
         self._ended.set_result(error)
         _wake(self._accepting)
         for waiter in self._opening:

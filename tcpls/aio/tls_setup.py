@@ -30,10 +30,12 @@ from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
+from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.engine import CryptoEngine, Trust
 from tcpls.tls.extensions import ExtensionType, read_record_size_limit
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
+from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket
@@ -172,10 +174,10 @@ class ClientSetup:
             **_common(config, library.engine),
         )
 
-    def connection(self, ticket: Ticket | None = None) -> ClientConnection:
+    def connection(self, ticket: Ticket | None = None, *, early_data: bool = False) -> ClientConnection:
         """A fresh handshake, which resumes the session of the ticket if it is still good."""
         return ClientConnection(
-            replace(self._tls, ticket=ticket),
+            replace(self._tls, ticket=ticket, early_data=early_data),
             random=secrets.token_bytes,
             time=datetime.now(UTC),
             key_log=self._config.key_log,
@@ -215,6 +217,18 @@ def _ticket_keys(config: ServerConfig, engine: CryptoEngine) -> TicketKeys | Non
     return TicketKeys(engine, secrets.token_bytes, config.ticket_lifetime, config.ticket_keys)
 
 
+def _early_data(config: ServerConfig) -> EarlyDataPolicy | None:
+    if not config.zero_rtt:
+        return None
+    if not config.tickets:
+        raise ConfigurationError("0-RTT needs tickets")
+    if config.ticket_keys is not None and config.replay_store is None:
+        # RFC 8446 8.1: what one of them has accepted, another one would accept once more.
+        raise ConfigurationError("0-RTT with shared ticket keys needs a replay store, shared by all who share the keys")
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    return EarlyDataPolicy(config.replay_store or MemoryReplayStore(now), config.zero_rtt)
+
+
 class ServerSetup:
     """What all handshakes of a server share: parsed once. Raises `ConfigurationError`."""
 
@@ -230,6 +244,7 @@ class ServerSetup:
             engine=library.engine,
             ticket_keys=_ticket_keys(config, library.engine),
             tickets=config.tickets,
+            early_data=_early_data(config),
             ech=ech.server_keys(config, library.engine, identities),
             known_names_only=config.known_names_only,
             client_auth=config.client_auth,

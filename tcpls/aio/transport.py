@@ -10,7 +10,7 @@ from typing import Protocol
 from tcpls.errors import KernelUnavailable, PeerError, ProtocolViolation
 from tcpls.kernel import sockopts
 from tcpls.protocol.core import Core
-from tcpls.tls.record import RecordOpener, RecordSealer, RecordSink
+from tcpls.tls.record import RecordSealer, RecordSink, RecordSource
 
 FLUSHES_PER_WAKE = 8
 """Full send buffers handed to the kernel in one callback, for the same reason."""
@@ -38,6 +38,19 @@ def _keep_freed_memory() -> None:
 
 
 _keep_freed_memory()
+
+
+class SocketSource(RecordSource, Protocol):
+    """A record source that bytes from a socket are written into: `RecordOpener`'s interface."""
+
+    @property
+    def buffered(self) -> int: ...
+
+    def writable(self) -> memoryview: ...
+
+    def received(self, count: int) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class SocketSink(RecordSink, Protocol):
@@ -77,7 +90,7 @@ class RecordTransport:
         sock: socket.socket,
         connection_id: int,
         core: Core,
-        source: RecordOpener,
+        source: SocketSource,
         sink: SocketSink,
         wake: Callable[[], None],
         ktls_tx: str,

@@ -30,9 +30,9 @@ class Ends:
         config = tcpls.ServerConfig(certificate=self.certificate, private_key=self.key, **settings)
         return tcpls.serve(handler, "127.0.0.1", 0, config=config)
 
-    def connect(self, port: int, **settings: Any) -> tcpls.connect:
+    def connect(self, port: int, early_data: bytes | None = None, **settings: Any) -> tcpls.connect:
         config = tcpls.ClientConfig(ca_file=self.ca, server_name="localhost", **settings)
-        return tcpls.connect("127.0.0.1", port, config=config)
+        return tcpls.connect("127.0.0.1", port, config=config, early_data=early_data)
 
     @asynccontextmanager
     async def pair(
