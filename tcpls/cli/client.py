@@ -26,7 +26,7 @@ from tcpls.cli import identity, options, privileges, progress
 from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
-from tcpls.cli.stdio import join
+from tcpls.cli.stdio import StandardInput, join
 from tcpls.no_openssl import told
 
 EPILOG = """\
@@ -59,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
         "-s", "--session-ticket", metavar="FILE", help="resume sessions by the tickets in FILE, and keep new ones there"
     )
     identity.add_certificates(parser.add_argument_group("identity, for servers that ask for it"))
+    trust.add_argument(
+        "-e",
+        "--zero-rtt",
+        action="store_true",
+        help="wait for input, and send its beginning, or a get's request, ahead of the handshake (0-RTT); needs -s",
+    )
     hiding = parser.add_argument_group("Encrypted ClientHello")
     hiding.add_argument(
         "--ech", metavar="FILE|BASE64", help="encrypt the server's name and all else in the ClientHello, or fail"
@@ -99,6 +105,7 @@ class Plan:
     config: ClientConfig
     peer_options: tuple[tuple[str, int | str], ...]
     program: ProgramFile | None
+    zero_rtt: bool
     timeout: float
     quiet: bool
 
@@ -134,6 +141,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
         raise UsageError("--timeout is a number of seconds above 0")
     if not host:
         raise UsageError("which HOST?")
+    if arguments.zero_rtt and not arguments.session_ticket:
+        raise UsageError("--zero-rtt needs --session-ticket")
     try:
         peer_options = tuple(parse_option(text) for group in arguments.peer_option for text in options.split(group))
     except ConfigurationError as error:
@@ -160,6 +169,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         ),
         peer_options=peer_options,
         program=ProgramFile.read(Path(arguments.ship_cc)) if arguments.ship_cc else None,
+        zero_rtt=arguments.zero_rtt,
         timeout=arguments.timeout,
         quiet=arguments.quiet,
     )
@@ -168,7 +178,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
 async def client(todo: Plan) -> None:
     """Does everything that was asked for. What the peer refused is raised at the end: it keeps nothing else from
     being done, and is not forgotten either."""
-    async with connect(todo.host, todo.port, config=todo.config) as session:
+    early, source = await _first_words(todo) if todo.zero_rtt else (None, None)
+    async with connect(todo.host, todo.port, config=todo.config, early_data=early) as session:
         for line in session.info().lines():
             _say(todo, line)
         if todo.config.engine != "openssl":
@@ -176,7 +187,7 @@ async def client(todo: Plan) -> None:
         refused = [error async for error in _ask_peer(session, todo)]
         for error in refused:
             _say(todo, str(error))
-        await _run_commands(session, todo)
+        await _run_commands(session, todo, source)
         for line in session.info().connection_lines() if todo.commands else ():
             _say(todo, line)
     ended = await session.wait_ended()
@@ -184,6 +195,19 @@ async def client(todo: Plan) -> None:
         raise ended
     if refused:
         raise refused[0]
+
+
+async def _first_words(todo: Plan) -> tuple[bytes | None, StandardInput | None]:
+    """What to send ahead of the handshake, and standard input if it was taken from there."""
+    if not todo.commands:
+        source = StandardInput()
+        return await source.read(), source
+    if todo.commands[0].verb == "get":
+        from tcpls.cli.transfer import first_words
+
+        return first_words(todo.commands[0].name, todo.host), None
+    _say(todo, "0-RTT: not offered, a put is not to be done twice")
+    return None, None
 
 
 async def _ask_peer(session: Session, todo: Plan) -> AsyncIterator[TCPLSError]:
@@ -204,14 +228,15 @@ async def _ask_peer(session: Session, todo: Plan) -> AsyncIterator[TCPLSError]:
             _say(todo, f"the server's kernel reports {shipment.algorithm} on this connection")
 
 
-async def _run_commands(session: Session, todo: Plan) -> None:
+async def _run_commands(session: Session, todo: Plan, source: StandardInput | None) -> None:
     """One after the other, each on streams of its own of the one session."""
     if not todo.commands:
-        await join(await session.open_stream())
+        await join(session.first_stream or await session.open_stream(), source=source)
         return
     from tcpls.cli.transfer import Transfer
 
-    transfer = Transfer(session, todo.host, todo.timeout, todo.quiet)
+    asked = [] if session.first_stream is None else [session.first_stream]
+    transfer = Transfer(session, todo.host, todo.timeout, todo.quiet, asked)
     for command in todo.commands:
         if command.verb == "get":
             await transfer.get(command.name, command.other)

@@ -246,6 +246,9 @@ class Response:
     # PUT.
 
     async def _put(self) -> None:
+        if self._stream.early:
+            # RFC 8470 3: what is not safe to be done twice waits until it cannot be a replay.
+            await self._session.wait_handshake()
         path = self._service.resolve(self._head.target)
         refused = self._refused(path)
         if path is None or refused is not None:

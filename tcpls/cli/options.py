@@ -57,10 +57,15 @@ def parse_endpoint(words: list[str]) -> tuple[str, int, list[str]]:
     return host, int(port), rest
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Options may stand between the words. A bare `--ktls` takes no word behind it for its value."""
+BARE = {"--ktls": "--ktls=tx"}
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, bare: Mapping[str, str] = BARE
+) -> argparse.Namespace:
+    """Options may stand between the words. The `bare` ones take no word behind them for their value."""
     words = sys.argv[1:] if argv is None else argv
-    return parser.parse_intermixed_args(["--ktls=tx" if word == "--ktls" else word for word in words])
+    return parser.parse_intermixed_args([bare.get(word, word) for word in words])
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tcpls import (
     ClientAuth,
     ConfigurationError,
+    FileReplayStore,
     ServerConfig,
     Session,
     SessionLost,
@@ -29,6 +30,9 @@ from tcpls.cli.stdio import join
 from tcpls.no_openssl import told
 
 logger = logging.getLogger("tcpls.server")
+
+EARLY_LIMIT = 16384
+"""Bytes of early data that `--zero-rtt` allows when it is not told."""
 
 Handler = Callable[[Session], Awaitable[None]]
 
@@ -66,6 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
     tickets.add_argument("--no-tickets", action="store_true", help="give none out and take none")
     tickets.add_argument(
         "--ticket-keys", metavar="FILE", help="keys shared with other processes, and with the next start of this one"
+    )
+    tickets.add_argument(
+        "--zero-rtt",
+        type=int,
+        default=0,
+        metavar="[=BYTES]",
+        help=f"let clients say so much before the handshake is complete ({EARLY_LIMIT}); off by default",
+    )
+    tickets.add_argument(
+        "--replay-store", metavar="FILE", help="where it is kept which tickets were used for 0-RTT, with --ticket-keys"
     )
     hiding = parser.add_argument_group("Encrypted ClientHello")
     hiding.add_argument(
@@ -131,6 +145,18 @@ def ticket_keys(arguments: argparse.Namespace) -> TicketKeyFile | None:
     return TicketKeyFile(arguments.ticket_keys, privileges.number_of(arguments.user) if arguments.user else None)
 
 
+def replay_store(arguments: argparse.Namespace) -> FileReplayStore | None:
+    """Raises `UsageError`, and `ConfigurationError` for a file that cannot be used."""
+    if not 0 <= arguments.zero_rtt <= 0xFFFFFFFF:
+        raise UsageError("--zero-rtt is a number of bytes, up to 4294967295")
+    if not arguments.replay_store:
+        return None
+    if not arguments.zero_rtt:
+        raise UsageError("--replay-store needs --zero-rtt")
+    owner = privileges.number_of(arguments.user) if arguments.user else None
+    return FileReplayStore(arguments.replay_store, owner=owner)
+
+
 class Sessions:
     """Tells of each session, and when the last one that is wanted has ended."""
 
@@ -186,6 +212,8 @@ async def server(arguments: argparse.Namespace) -> None:
             tickets=0 if arguments.no_tickets else arguments.tickets,
             ticket_lifetime=arguments.ticket_lifetime,
             ticket_keys=ticket_keys(arguments),
+            zero_rtt=arguments.zero_rtt,
+            replay_store=replay_store(arguments),
             ech_keys=tuple(arguments.ech_keys),
             ech_old_keys=tuple(arguments.ech_old_keys),
             ech_trial=arguments.ech_trial,
@@ -218,4 +246,4 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return execute(options.parse(build_parser(), argv))
+    return execute(options.parse(build_parser(), argv, options.BARE | {"--zero-rtt": f"--zero-rtt={EARLY_LIMIT}"}))

@@ -27,6 +27,7 @@ class StandardInput:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=1)
         self._taken = threading.Semaphore(1)
+        self._over = False
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -41,8 +42,11 @@ class StandardInput:
                 self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
     async def read(self) -> bytes:
-        """The next piece; b"" at the end. Raises `FileError`."""
+        """The next piece; b"" at the end, and ever after. Raises `FileError`."""
+        if self._over:
+            return b""
         piece = await self._pieces.get()
+        self._over = not piece
         if isinstance(piece, OSError):
             raise FileError(f"standard input: {piece.strerror}") from piece
         self._taken.release()
@@ -94,15 +98,18 @@ def _settle(written: asyncio.Future[None], failure: OSError | None) -> None:
         written.set_exception(FileError(f"standard output: {failure.strerror}"))
 
 
-async def join(stream: Stream, until: Callable[[], Awaitable[object]] | None = None) -> None:
+async def join(
+    stream: Stream, until: Callable[[], Awaitable[object]] | None = None, source: StandardInput | None = None
+) -> None:
     """Joins standard input and output to `stream` until the other end has finished it.
 
     The end of input ends only the sending direction. With `until`, the other end's ends only the receiving one: input
     is sent until it ends, or `until()` has been awaited. Raises the stream's error when it did not end cleanly.
+    `source` is standard input, when some of it was read before.
     """
     output = StandardOutput()
     async with asyncio.TaskGroup() as tasks:
-        sending = tasks.create_task(_send_input(stream))
+        sending = tasks.create_task(_send_input(stream, source or StandardInput()))
         async for data in stream:
             await output.write(data)
         if until is not None:
@@ -121,9 +128,8 @@ async def _first(sending: asyncio.Task[StreamReset | None], until: asyncio.Futur
         until.cancel()
 
 
-async def _send_input(stream: Stream) -> StreamReset | None:
+async def _send_input(stream: Stream, source: StandardInput) -> StreamReset | None:
     """Sends all of standard input; what is returned says that the other end stopped reading, and may still talk."""
-    source = StandardInput()
     try:
         while piece := await source.read():
             await stream.write(piece)

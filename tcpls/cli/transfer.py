@@ -9,14 +9,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
 from urllib.parse import quote
 
 import h11
 
-from tcpls import Session
+from tcpls import Session, Stream
 from tcpls.cli.exits import FileError
 from tcpls.cli.http import Head, Incoming, digest_of_header, file_digest
 from tcpls.cli.progress import progress_bar, summary
@@ -36,13 +36,15 @@ class Transfer:
     host: str
     patience: float
     quiet: bool = False
+    asked: list[Stream] = field(default_factory=list)
+    """The stream on which the first request was made already, as early data."""
 
     async def get(self, name: str, output: str | None) -> None:
         """Fetches `name` into `output` ("-": standard output; None: the name's last part, or nothing for `/<bytes>`).
 
         The file appears when it is whole; on TCPLS its SHA-256 is compared with the server's.
         """
-        target = "/" + quote(os.fsencode(name.lstrip("/")))
+        target = target_of(name)
         measuring = output is None and name.lstrip("/").isdigit()
         incoming = await self._request("GET", target, [])
         head = await self._response(incoming, target)
@@ -60,7 +62,7 @@ class Transfer:
     async def put(self, file_name: str, name: str | None) -> None:
         """Sends a file; the server answers with the SHA-256 of what it stored, which is compared."""
         path = Path(file_name)
-        target = "/" + quote(os.fsencode(name.lstrip("/") if name else path.name))
+        target = target_of(name or path.name)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             started = time.monotonic()
@@ -85,11 +87,12 @@ class Transfer:
 
     async def _request(self, method: str, target: str, headers: list[tuple[str, str]]) -> Incoming:
         connection = h11.Connection(h11.CLIENT)
-        stream = await self.session.open_stream()
-        head = connection.send(
-            h11.Request(method=method, target=target, headers=[("Host", self.host), ("Connection", "close"), *headers])
-        )
-        await stream.write(head or b"")
+        head = request_head(connection, method, target, self.host, headers)
+        if self.asked:
+            stream = self.asked.pop()
+        else:
+            stream = await self.session.open_stream()
+            await stream.write(head)
         if method != "PUT":
             connection.send(h11.EndOfMessage())
             if self.session.tcpls:
@@ -195,6 +198,22 @@ class Transfer:
     def _say(self, line: str) -> None:
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)
+
+
+def target_of(name: str) -> str:
+    return "/" + quote(os.fsencode(name.lstrip("/")))
+
+
+def request_head(
+    connection: h11.Connection, method: str, target: str, host: str, headers: list[tuple[str, str]]
+) -> bytes:
+    request = h11.Request(method=method, target=target, headers=[("Host", host), ("Connection", "close"), *headers])
+    return connection.send(request) or b""
+
+
+def first_words(name: str, host: str) -> bytes:
+    """The request of a `get`, to be made ahead of the handshake."""
+    return request_head(h11.Connection(h11.CLIENT), "GET", target_of(name), host, [])
 
 
 async def _ended(*tasks: asyncio.Task[object]) -> None:
