@@ -92,6 +92,7 @@ class ClientConfig(CommonConfig):
     name, is encrypted (RFC 9849). A server that rejects it and proves its public name is tried once more with the
     configurations that it sends; `EchRejected` if it sends none, or rejects those too. `ech_grease` sends an extension
     that looks like that where there is no `ech`; off, because the offer of TCPLS tells this client from others anyway.
+    `esni` are ESNIKeys, as they are or in base64, of a server that only knows the older Encrypted SNI.
     """
 
     ca_file: str | Path | None = None
@@ -101,6 +102,7 @@ class ClientConfig(CommonConfig):
     tickets: TicketStore | None = None
     ech: bytes = b""
     ech_grease: bool = False
+    esni: bytes = b""
     connect_timeout: float = 10.0
 
 
@@ -123,7 +125,8 @@ class ServerConfig(CommonConfig):
 
     `ech_keys` and `ech_old_keys` are PEM files (RFC 9934) of keys that open an encrypted ClientHello; clients are
     told the configurations of the former. With `ech_trial`, all of them are tried, whatever id a client names. The
-    certificate should be for the public names too.
+    certificate should be for the public names too. `esni_keys` are pairs of files for the older Encrypted SNI: the keys
+    that are published, and a private key of them in PEM.
     """
 
     known_names_only: bool = False
@@ -137,5 +140,6 @@ class ServerConfig(CommonConfig):
     ech_keys: tuple[str | Path, ...] = ()
     ech_old_keys: tuple[str | Path, ...] = ()
     ech_trial: bool = False
+    esni_keys: tuple[tuple[str | Path, str | Path], ...] = ()
     max_sessions: int = 1000
     backlog: int = 128

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +15,11 @@ from tcpls.errors import ConfigurationError, EchRejected, PeerError
 from tcpls.protocol.base import Role
 from tcpls.tls.config import Identity
 from tcpls.tls.ech.configs import EchConfig, choose_config, read_configs
-from tcpls.tls.ech.keys import EchKeys, load_keys, read_file
+from tcpls.tls.ech.keys import EchKeys, load_keys, read_file, read_private_key
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
+from tcpls.tls.esni import EsniKey, EsniKeys
+from tcpls.tls.x509 import pem_blocks
 
 logger = logging.getLogger("tcpls")
 
@@ -60,6 +65,33 @@ def server_keys(config: ServerConfig, engine: CryptoEngine, identities: Sequence
             # RFC 9849 8.1.1: without it, nobody believes the new configurations.
             logger.warning("no certificate is for the public name %s: clients with old keys cannot get new ones", name)
     return keys
+
+
+def _esni(engine: CryptoEngine, contents: bytes, source: str) -> EsniKeys:
+    with suppress(binascii.Error):
+        contents = base64.b64decode(b"".join(contents.split()), validate=True)
+    try:
+        return EsniKeys.read(engine, contents)
+    except PeerError as error:
+        raise ConfigurationError(f"{source}: no keys for Encrypted SNI: {error}") from None
+
+
+def client_esni(config: ClientConfig, engine: CryptoEngine) -> EsniKeys | None:
+    return _esni(engine, config.esni, "esni") if config.esni else None
+
+
+def server_esni(config: ServerConfig, engine: CryptoEngine) -> tuple[EsniKey, ...]:
+    found = []
+    for names in config.esni_keys:
+        (published, source), (private, private_source) = _contents(names)
+        try:
+            (der,) = pem_blocks(private, b"PRIVATE KEY")
+            kem, key = read_private_key(der)
+        except ValueError:
+            raise ConfigurationError(f"{private_source}: no private key of X25519 or P-256 in PEM form") from None
+        share = engine.static_share(kem.group, key)
+        found.append(EsniKey.of(_esni(engine, published, source), (share,)))
+    return tuple(found)
 
 
 def describe(role: Role, status: EchStatus, retried: bool) -> str:

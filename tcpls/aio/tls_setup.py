@@ -170,6 +170,7 @@ class ClientSetup:
             tickets=0 if config.tickets is None else TICKETS,
             ech=ech.client_configs(config),
             ech_grease=config.ech_grease,
+            esni=ech.client_esni(config, library.engine),
             identities=load_identities(config, library),
             **_common(config, library.engine),
         )
@@ -246,6 +247,7 @@ class ServerSetup:
             tickets=config.tickets,
             early_data=_early_data(config),
             ech=ech.server_keys(config, library.engine, identities),
+            esni=ech.server_esni(config, library.engine),
             known_names_only=config.known_names_only,
             client_auth=config.client_auth,
             client_trust=client_trust(config, library),

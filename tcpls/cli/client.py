@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--ech", metavar="FILE|BASE64", help="encrypt the server's name and all else in the ClientHello, or fail"
     )
     hiding.add_argument("--ech-grease", action="store_true", help="without --ech, look as if")
+    hiding.add_argument("--esni", metavar="FILE", help="the older Encrypted SNI instead, by the ESNIKeys in FILE")
     ask = parser.add_argument_group("what the server is asked for")
     ask.add_argument(
         "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
@@ -162,6 +163,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
             key_shares=arguments.key_shares,
             ech=read_list(arguments.ech) if arguments.ech else b"",
             ech_grease=arguments.ech_grease,
+            esni=options.read_bytes(arguments.esni) if arguments.esni else b"",
             tickets=ticket_store(arguments),
             programs=policy,
             helper=options.spawn_helper(policy),

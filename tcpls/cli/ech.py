@@ -6,13 +6,15 @@ import argparse
 import base64
 import os
 import secrets
+import time
 from pathlib import Path
 
 from tcpls.cli.exits import Exit
 from tcpls.errors import ConfigurationError
-from tcpls.tls.ech.configs import AEADS, KDFS, KEMS, EchConfig, write_configs
+from tcpls.tls.ech.configs import AEADS, KDFS, KEMS, EchConfig, is_public_name, write_configs
 from tcpls.tls.ech.keys import EchFile, generate, read_file, write_pem
 from tcpls.tls.engines import ENGINE_NAMES, library
+from tcpls.tls.esni import write_keys
 from tcpls.tls.hpke import AeadId, Kdf, Kem
 
 _KEM_NAMES = {"x25519": Kem.X25519_HKDF_SHA256, "p256": Kem.P256_HKDF_SHA256}
@@ -35,6 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     keygen.add_argument("--engine", default="openssl", choices=ENGINE_NAMES, help="the cryptographic library")
     keygen.set_defaults(run=_keygen)
+
+    esni = commands.add_parser("esni-keygen", help="make keys for the older Encrypted SNI: FILE, and FILE.key")
+    esni.add_argument("--public-name", default="", metavar="NAME", help="the name that everybody sees (none)")
+    esni.add_argument("--days", type=int, default=90, metavar="N", help="how long they are good for (90)")
+    esni.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    esni.set_defaults(run=_esni_keygen)
 
     show = commands.add_parser("show", help="show what a file or a base64 text has, without the private key")
     show.add_argument("what", metavar="FILE|BASE64")
@@ -78,15 +86,33 @@ def _keygen(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         print(text, end="")
         return Exit.OK
-    try:
-        descriptor = os.open(arguments.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as output:
-            output.write(text)
-    except OSError as error:
-        raise ConfigurationError(f"{arguments.output}: {error.strerror}") from None
-    print(arguments.output)
+    _create(arguments.output, text.encode())
     _print(file)
     return Exit.OK
+
+
+def _esni_keygen(arguments: argparse.Namespace) -> int:
+    engine, kem = library("openssl").engine, Kem.X25519_HKDF_SHA256
+    private, now = secrets.token_bytes(32), int(time.time())
+    name: str = arguments.public_name
+    if name and not is_public_name(name.encode("ascii", "replace")):
+        raise ConfigurationError(f"{name!r} is not a host name")
+    validity = (now, now + arguments.days * 86400)
+    contents = write_keys(engine, (engine.static_share(kem.group, private),), validity, public_name=name)
+    _create(arguments.output.with_name(arguments.output.name + ".key"), write_pem(EchFile((), private, kem)).encode())
+    _create(arguments.output, contents)
+    return Exit.OK
+
+
+def _create(path: Path, contents: bytes) -> None:
+    """A new file, for its owner alone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as output:
+            output.write(contents)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    print(path)
 
 
 def _show(arguments: argparse.Namespace) -> int:

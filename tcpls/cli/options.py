@@ -131,6 +131,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     process.add_argument("-v", "--verbose", action="count", default=0, help="say more")
 
 
+def read_bytes(name: str) -> bytes:
+    """A file's contents. Raises `ConfigurationError`."""
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {error.strerror}") from None
+
+
 def split(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 

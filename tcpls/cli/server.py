@@ -89,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--ech-old-keys", action="append", default=[], metavar="FILE", help="one that clients are not told any more"
     )
     hiding.add_argument("--ech-trial", action="store_true", help="try every key, whatever id the client names")
+    hiding.add_argument(
+        "--esni-keys", nargs=2, action="append", default=[], metavar=("FILE", "KEY"), help="of the older Encrypted SNI"
+    )
     options.add_common(parser)
     return parser
 
@@ -217,6 +220,7 @@ async def server(arguments: argparse.Namespace) -> None:
             ech_keys=tuple(arguments.ech_keys),
             ech_old_keys=tuple(arguments.ech_old_keys),
             ech_trial=arguments.ech_trial,
+            esni_keys=tuple((keys, private) for keys, private in arguments.esni_keys),
             programs=policy,
             helper=helper,
             **clients,

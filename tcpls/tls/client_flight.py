@@ -42,7 +42,7 @@ class ExpectEncryptedExtensions:
             read_expected_tickets(extensions[ExtensionType.TICKET_REQUEST])
         self._limit_records(extensions)
         extra = {kind: contents for kind, contents in extensions.items() if kind not in PLACES}
-        self.agreed.client.ech.told(extensions.get(ExtensionType.ENCRYPTED_CLIENT_HELLO))
+        self.agreed.client.ech.told(extensions)
         self._read_early_data(extensions, alpn)
         self.agreed.client.flow.transcript.add(message.raw)
         told = Told(alpn, extra)

@@ -11,8 +11,9 @@ from tcpls.tls.client_finish import Agreed
 from tcpls.tls.client_flight import ExpectEncryptedExtensions
 from tcpls.tls.client_hello import Client, second_hello, send_early_secret, send_hello, write_hello_extensions
 from tcpls.tls.early_data import EarlyData
-from tcpls.tls.ech.client import offer_ech
+from tcpls.tls.ech.client import ClientEch, offer_ech
 from tcpls.tls.engine import PrivateShare
+from tcpls.tls.esni import EsniClient
 from tcpls.tls.extensions import (
     TLS_1_3,
     ExtensionType,
@@ -48,7 +49,7 @@ _DOWNGRADES = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 def start(client: Client) -> State:
     """Sends the first ClientHello."""
     config, random = client.config, client.random
-    client = replace(client, ech=offer_ech(config, client.flow, random))
+    client = replace(client, ech=_hide(client))
     client_random = random(RANDOM_SIZE)
     # RFC 8446 D.4: a session id that is not empty asks for the compatible form of the handshake.
     session_id = random(32) if config.middlebox_compatibility else b""
@@ -62,6 +63,13 @@ def start(client: Client) -> State:
     hello = send_hello(client, hello, psks)
     send_early_secret(client)
     return ExpectServerHello(client, hello, shares, psks=psks)
+
+
+def _hide(client: Client) -> ClientEch:
+    config, random = client.config, client.random
+    if config.esni is None:
+        return offer_ech(config, client.flow, random)
+    return EsniClient(config.engine, config.esni, config.server_name, random, client.time.timestamp())
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import enum
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
@@ -22,6 +23,9 @@ from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
+
+if TYPE_CHECKING:
+    from tcpls.tls.esni import EsniKey, EsniKeys
 
 DEFAULT_SUITES = (
     CipherSuite.AES_128_GCM_SHA256,
@@ -157,6 +161,8 @@ class ClientConfig:
     """With them, the ClientHello is encrypted (RFC 9849) to the first that can be used; one must be."""
     ech_grease: bool = False
     """Without them, an extension is sent that looks like that."""
+    esni: EsniKeys | None = None
+    """With them, Encrypted SNI is used in its place, which is older and hides the name alone."""
     record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
     """Bytes of content, type and padding that a protected record to this end may have (RFC 8449); None: not said."""
     padding: Padding = NO_PADDING
@@ -178,11 +184,13 @@ class ClientConfig:
             raise ConfigurationError("the number of key shares cannot be negative")
         _check_alpn(self.alpn)
         _check_psks(self.psks, self.psk_modes)
-        # RFC 9849 10.1: a name that was to be hidden does not go out in the clear for want of a configuration.
+        # RFC 9849 8.1.1: a name that was to be hidden does not go out in the clear for want of a configuration.
         if self.ech and choose_config(self.ech) is None:
             raise ConfigurationError(
                 f"no ECH configuration can be used: {'; '.join(each.unusable for each in self.ech)}"
             )
+        if self.esni is not None and (self.ech or self.server_name is None or is_address(self.server_name)):
+            raise ConfigurationError("Encrypted SNI is for host names, and without Encrypted ClientHello")
         _check_record_size_limit(self.record_size_limit)
         if not 0 <= self.tickets <= MAX_TICKETS:
             raise ConfigurationError(f"a client asks for 0 to {MAX_TICKETS} tickets")
@@ -226,6 +234,8 @@ class ServerConfig:
     """How many a client gets that does not ask for a number."""
     ech: EchKeys | None = None
     """With them, an encrypted ClientHello is opened (RFC 9849); an identity should be for their public names."""
+    esni: tuple[EsniKey, ...] = ()
+    """The same of Encrypted SNI."""
     record_size_limit: int | None = MAX_RECORD_SIZE_LIMIT
     """As a client's; told to clients that tell theirs."""
     padding: Padding = NO_PADDING

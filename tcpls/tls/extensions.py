@@ -49,6 +49,7 @@ class ExtensionType(enum.IntEnum):
     TICKET_REQUEST = 58
     ECH_OUTER_EXTENSIONS = 0xFD00
     ENCRYPTED_CLIENT_HELLO = 0xFE0D
+    ENCRYPTED_SERVER_NAME = 0xFFCE
 
 
 class Place(enum.Flag):
@@ -98,6 +99,8 @@ PLACES: dict[int, Place] = {
     ExtensionType.ECH_OUTER_EXTENSIONS: Place(0),
     # RFC 9849 section 5.
     ExtensionType.ENCRYPTED_CLIENT_HELLO: _ASKED | Place.RETRY,
+    # draft-ietf-tls-esni-02 section 5.
+    ExtensionType.ENCRYPTED_SERVER_NAME: _ASKED,
 }
 
 

@@ -141,6 +141,8 @@ _MAY_CHANGE = frozenset(
         ExtensionType.PRE_SHARED_KEY,
         ExtensionType.PADDING,
         ExtensionType.ENCRYPTED_CLIENT_HELLO,
+        # draft-ietf-tls-esni-02 5.1: it covers the key share.
+        ExtensionType.ENCRYPTED_SERVER_NAME,
     }
 )
 

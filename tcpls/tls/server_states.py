@@ -11,7 +11,8 @@ from tcpls.tls.authentication import Chosen, show
 from tcpls.tls.client_certificate import ExpectCertificate, authenticates, certificate_request
 from tcpls.tls.config import Answer
 from tcpls.tls.early_data import EarlyData
-from tcpls.tls.ech.server import hear
+from tcpls.tls.ech.server import NO_ECH, Heard, hear
+from tcpls.tls.esni import hear_esni
 from tcpls.tls.extensions import (
     PLACES,
     TLS_1_3,
@@ -28,7 +29,6 @@ from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSec
 from tcpls.tls.messages import (
     RANDOM_SIZE,
     RETRY_RANDOM,
-    ClientHello,
     EncryptedExtensions,
     Finished,
     HandshakeType,
@@ -53,8 +53,8 @@ class ExpectClientHello:
 
     def receive(self, message: Message) -> State:
         flow = self.server.flow
-        heard = hear(self.server.config.ech, flow, message, self.server.random)
-        server, message, offer = replace(self.server, ech=heard.ech), heard.message, Offer.read(heard.hello)
+        heard = _hear(self.server, message)
+        server, message, offer = replace(self.server, ech=heard.ech), heard.message, _offer(heard)
         flow.client_random = offer.hello.random
         # RFC 8446 D.4: a client that wants the compatible form sends a session id.
         flow.compatible = bool(offer.hello.session_id)
@@ -66,6 +66,19 @@ class ExpectClientHello:
         if group is None or group in offer.shares:
             return _Reply(server, offer, suite, group, psk, retried=False).send()
         return _retry(server, offer, suite, group, psk)
+
+
+def _hear(server: Server, message: Message) -> Heard:
+    config, flow = server.config, server.flow
+    heard = hear(config.ech, flow, message, server.random)
+    if heard.ech is not NO_ECH:
+        return heard
+    return hear_esni(flow.engine, config.esni, message, heard.hello) or heard
+
+
+def _offer(heard: Heard) -> Offer:
+    offer = Offer.read(heard.hello)
+    return offer if heard.server_name is None else replace(offer, server_name=heard.server_name)
 
 
 def _retry(server: Server, offer: Offer, suite: CipherSuite, group: Group, psk: ChosenPsk | None) -> State:
@@ -110,8 +123,8 @@ class ExpectSecondClientHello:
     accepts: Collection[int] = field(default=(HandshakeType.CLIENT_HELLO,), init=False)
 
     def receive(self, message: Message) -> State:
-        message = self.server.ech.second(message)
-        offer = Offer.read(ClientHello.read(message.body()))
+        heard = self.server.ech.second(message)
+        message, offer = heard.message, _offer(heard)
         check_second(self.first, offer, self.group, None if self.psk is None else self.psk.psk.identity)
         # RFC 8446 4.2.10: early data ends where the second ClientHello begins.
         self.server.flow.skips_early_data = False
@@ -249,7 +262,8 @@ class _Reply:
         extensions: Extensions = {}
         config = self.server.config
         # RFC 6066 section 3: an empty server_name tells that the name was looked at; a resumption does not do it again.
-        if self.offer.server_name is not None and (self.psk is None or self.psk.state is None):
+        named = self.offer.server_name is not None and ExtensionType.SERVER_NAME in self.offer.hello.extensions
+        if named and (self.psk is None or self.psk.state is None):
             extensions[ExtensionType.SERVER_NAME] = b""
         if alpn is not None:
             extensions[ExtensionType.ALPN] = write_alpn((alpn,))

@@ -14,8 +14,11 @@ import pytest
 import trustme
 
 import tcpls
+from tcpls.tls.algorithms import Group
 from tcpls.tls.ech.configs import write_configs
 from tcpls.tls.ech.keys import EchFile, generate, read_file, write_pem
+from tcpls.tls.esni import write_keys
+from tcpls.tls.hpke import Kem
 from tests.aio.ends import Ends, Relay, run
 from tests.aio.test_resumption import echo, visit
 from tests.engine import ENGINE, NAME
@@ -234,5 +237,25 @@ def test_files_that_are_none(ends: Ends, make_key: MakeKey, tmp_path: Path) -> N
         ):
             with pytest.raises(tcpls.ConfigurationError, match=complaint):
                 await ends.serve(echo, **settings)
+
+    run(test())
+
+
+def test_the_older_form(ends: Ends, tmp_path: Path) -> None:
+    async def test() -> None:
+        private = os.urandom(32)
+        share = ENGINE.static_share(Group.X25519, private)
+        published = write_keys(ENGINE, (share,), (0, 1 << 40), public_name=PUBLIC_NAME)
+        files = tmp_path / "esni", tmp_path / "esni.key"
+        files[0].write_bytes(published)
+        files[1].write_text(write_pem(EchFile((), private, Kem.X25519_HKDF_SHA256)))
+        ours, (theirs,) = await both(ends, {"esni_keys": (files,)}, esni=base64.b64encode(published))
+        assert ours.ech == theirs.ech and "Encrypted SNI" in ours.ech
+        assert theirs.server_name == "localhost"
+        with pytest.raises(tcpls.ConfigurationError, match=r"esni\.key: no private key"):
+            files[1].write_text("nothing")
+            await ends.serve(echo, esni_keys=(files,))
+        with pytest.raises(tcpls.ConfigurationError, match="no keys for Encrypted SNI"):
+            await ends.connect(9, esni=b"nothing")
 
     run(test())

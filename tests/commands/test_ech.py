@@ -83,6 +83,20 @@ def test_a_server_that_does_not_know_it(
     assert "without --ech, the server's name would go out unencrypted" in done.err
 
 
+def test_the_older_form(pki: Pki, start_server: StartServer, run_client: RunClient, tmp_path: Path) -> None:
+    keys = tmp_path / "esni"
+    command = [sys.executable, "-m", "tcpls", "ech", "esni-keygen", "--public-name", "public.example", "-o", str(keys)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert said.split() == [f"{keys}.key", str(keys)]
+    server = start_server("--root", tmp_path, "--esni-keys", keys, f"{keys}.key")
+    (line,) = about_ech(run_client(server, "--esni", keys, "get", "/1000"))
+    assert "Encrypted SNI" in line
+    server.wait_for(f"session 1: {ECH}: accepted, in the older form")
+    assert about_ech(run_client(server, "get", "/1000")) == []
+    done = run_client(server, "--esni", pki.ca, "get", "/1000")
+    assert done.code == 3 and "no keys for Encrypted SNI" in done.err
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

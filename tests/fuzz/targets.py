@@ -33,11 +33,12 @@ from tcpls.tls.ech.configs import choose_config, read_configs, write_configs
 from tcpls.tls.ech.extension import INNER
 from tcpls.tls.ech.inner import decode_inner, encode_inner
 from tcpls.tls.ech.keys import EchKeys, generate, read_file, write_pem
+from tcpls.tls.esni import EsniKey, EsniKeys, hear_esni, write_keys
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.messages import HEADER_SIZE, MAX_MESSAGE, Certificate, ClientHello, KeyUpdate, NewSessionTicket
+from tcpls.tls.messages import HEADER_SIZE, MAX_MESSAGE, Certificate, ClientHello, KeyUpdate, Message, NewSessionTicket
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
@@ -71,6 +72,10 @@ OPTIONS = (*range(64), AUTH, AUTH | RETRY, AUTH | ECH)
 KEY = PreSharedKey(b"identity", bytes(32))
 ECH_FILE = generate(ENGINE, seeded(4), "public.example")
 ECH_CONFIGS = ECH_FILE.configs
+ESNI_SHARE = ENGINE.private_share(Group.X25519, seeded(5))
+ESNI_KEY = EsniKey.of(
+    EsniKeys.read(ENGINE, write_keys(ENGINE, (ESNI_SHARE,), (0, 1 << 40), public_name="public.example")), (ESNI_SHARE,)
+)
 ECH_KEYS = EchKeys(ECH_FILE.keys(ENGINE, "file"), ECH_CONFIGS)
 NOW = int(TIME.timestamp())
 
@@ -356,6 +361,23 @@ def ech_inner(data: bytes) -> None:
         assert len(inner.write()) <= len(data) + len(_OUTER.write())
 
 
+def esni(data: bytes) -> None:
+    hello = replace(_OUTER, extensions={**_OUTER.extensions, ExtensionType.ENCRYPTED_SERVER_NAME: data})
+    message = hello.write()
+    with suppress(PeerError):
+        hear_esni(ENGINE, (ESNI_KEY,), Message(message[0], message), hello)
+    with suppress(PeerError):
+        EsniKeys.read(ENGINE, data)
+
+
+def _esni_seeds() -> list[bytes]:
+    config = replace(_client_config(0), esni=ESNI_KEY.keys)
+    (event, *_) = ClientHandshake(config, random=seeded(1), time=TIME).events()
+    assert isinstance(event, MessageToSend)
+    hello = ClientHello.read(Reader(event.data[HEADER_SIZE:]))
+    return [hello.extensions[ExtensionType.ENCRYPTED_SERVER_NAME], ESNI_KEY.keys.raw]
+
+
 def _inner_seeds() -> list[bytes]:
     hello = replace(_OUTER, extensions={**_OUTER.extensions, ExtensionType.ENCRYPTED_CLIENT_HELLO: INNER})
     kinds = list(hello.extensions)[1:4]
@@ -389,5 +411,6 @@ TARGETS: dict[str, Target] = {
     "compressed_certificate": Target(compressed_certificate, _compressed_seeds),
     "ech_configurations": Target(ech_configurations, _configuration_seeds),
     "ech_inner": Target(ech_inner, _inner_seeds),
+    "esni": Target(esni, _esni_seeds),
     **CRYPTO_TARGETS,
 }

@@ -64,8 +64,8 @@ class ClientEch(Protocol):
     def judge(self, flow: Flow, answer: ServerHello, suite: CipherSuite) -> Rejected | None:
         """Looks into a ServerHello or HelloRetryRequest. What it gives takes this one's place from now on."""
 
-    def told(self, contents: bytes | None) -> None:
-        """The extension in EncryptedExtensions."""
+    def told(self, extensions: Extensions) -> None:
+        """What EncryptedExtensions holds."""
 
     def finish(self, verified: bool) -> None:
         """The handshake is complete. `verified`: so is the server's certificate. Raises `EchRejected`."""
@@ -85,7 +85,7 @@ class NoEch:
     def judge(self, flow: Flow, answer: ServerHello, suite: CipherSuite) -> Rejected | None:
         return None
 
-    def told(self, contents: bytes | None) -> None:
+    def told(self, extensions: Extensions) -> None:
         """Nothing can come."""
 
     def finish(self, verified: bool) -> None:
@@ -120,10 +120,10 @@ class GreaseEch(NoEch):
         _read_confirmation(answer)
         return None
 
-    def told(self, contents: bytes | None) -> None:
+    def told(self, extensions: Extensions) -> None:
         # RFC 9849 6.2: it must be well-formed, and is ignored.
-        if contents is not None:
-            read_configs(contents)
+        if _ECH in extensions:
+            read_configs(extensions[_ECH])
 
 
 class RealEch:
@@ -209,9 +209,9 @@ class RealEch:
         expected = retry_confirmation(flow.engine, transcript, suite, flow.client_random, request)
         return compare_digest(confirmation, expected)
 
-    def told(self, contents: bytes | None) -> None:
+    def told(self, extensions: Extensions) -> None:
         # RFC 9849 section 5: not in answer to the inner ClientHello.
-        if contents is not None:
+        if _ECH in extensions:
             raise HandshakeError(Reason.UNSUPPORTED_EXTENSION, "encrypted_client_hello")
 
     def finish(self, verified: bool) -> None:
@@ -229,10 +229,10 @@ class Rejected(NoEch):
         """The outer ClientHello, as it was sent."""
         self._retry_configs = b""
 
-    def told(self, contents: bytes | None) -> None:
+    def told(self, extensions: Extensions) -> None:
         # RFC 9849 6.1.6: a list that is malformed is a decode_error; one without a known version is like none.
-        if contents is not None and read_configs(contents):
-            self._retry_configs = contents
+        if _ECH in extensions and read_configs(extensions[_ECH]):
+            self._retry_configs = extensions[_ECH]
 
     def finish(self, verified: bool) -> None:
         # RFC 9849 6.1.6: only of a server that proved its public name.

@@ -86,7 +86,7 @@ def read_file(contents: bytes, source: str) -> EchFile:
         if len(lists) > 1 or len(privates) > 1:
             raise ConfigurationError(f"{source}: more than one list of configurations, or private key")
         configs = read_configs(lists[0] if lists else _without_pem(contents))
-        kem, private = _read_private(privates[0]) if privates else (None, None)
+        kem, private = read_private_key(privates[0]) if privates else (None, None)
     except PeerError as error:
         raise ConfigurationError(f"{source}: no list of ECH configurations: {error}") from None
     except DerError as error:
@@ -166,7 +166,8 @@ _X25519 = ("1.3.101.110", None)
 _P256 = ("1.2.840.10045.2.1", "1.2.840.10045.3.1.7")
 
 
-def _read_private(der: bytes) -> tuple[Kem, bytes]:
+def read_private_key(der: bytes) -> tuple[Kem, bytes]:
+    """PKCS #8. Raises `DerError`."""
     outer = Der(der)
     key = outer.sub()
     outer.end()
@@ -194,7 +195,9 @@ def write_pem(file: EchFile) -> str:
     parts = []
     if file.private is not None and file.kem is not None:
         parts.append(_armour("PRIVATE KEY", _PREFIX[file.kem] + file.private))
-    return "".join((*parts, _armour("ECHCONFIG", write_configs(file.configs))))
+    if file.configs:
+        parts.append(_armour("ECHCONFIG", write_configs(file.configs)))
+    return "".join(parts)
 
 
 def _armour(label: str, contents: bytes) -> str:

@@ -35,7 +35,7 @@ class ServerEch(Protocol):
     def extensions(self) -> Extensions:
         """What goes into EncryptedExtensions."""
 
-    def second(self, message: Message) -> Message:
+    def second(self, message: Message) -> Heard:
         """The second ClientHello that counts."""
 
     def confirm_retry(self, flow: Flow, request: ServerHello, suite: CipherSuite) -> ServerHello:
@@ -54,9 +54,9 @@ class NoEch:
     def extensions(self) -> Extensions:
         return {}
 
-    def second(self, message: Message) -> Message:
+    def second(self, message: Message) -> Heard:
         # RFC 9849 7.1.1: without it in the first ClientHello, the second is like any other.
-        return message
+        return Heard(message, ClientHello.read(message.body()), self)
 
     def confirm_retry(self, flow: Flow, request: ServerHello, suite: CipherSuite) -> ServerHello:
         return request
@@ -104,7 +104,7 @@ class Accepted:
         # RFC 9849 section 5: none in answer to the inner ClientHello.
         return {}
 
-    def second(self, message: Message) -> Message:
+    def second(self, message: Message) -> Heard:
         outer = ClientHello.read(message.body())
         # RFC 9849 7.1.1: it must be there again,
         offered = OuterEch.read(require(outer.extensions, _ECH))
@@ -115,7 +115,8 @@ class Accepted:
         # and it must open.
         if encoded is None:
             raise HandshakeError(Reason.ECH_NOT_OPENED)
-        return _message(decode_inner(encoded, outer))
+        inner = decode_inner(encoded, outer)
+        return Heard(_message(inner), inner, self)
 
     def confirm_retry(self, flow: Flow, request: ServerHello, suite: CipherSuite) -> ServerHello:
         request = replace(request, extensions={**request.extensions, _ECH: bytes(CONFIRMATION_SIZE)})
@@ -129,11 +130,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The first ClientHello that counts, as a message and read."""
+    """The ClientHello that counts, as a message and read. `server_name`: if it is not the one that the hello says."""
 
     message: Message
     hello: ClientHello
     ech: ServerEch
+    server_name: str | None = None
 
 
 def hear(keys: EchKeys | None, flow: Flow, message: Message, random: Random) -> Heard:

@@ -12,3 +12,4 @@ class EchStatus(enum.Enum):
     GREASE = "grease"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
+    ESNI = "accepted, in the older form of Encrypted SNI, which hides the name alone"
