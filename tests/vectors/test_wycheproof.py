@@ -19,6 +19,7 @@ import pytest
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import PublicKey
+from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED
 from tcpls.tls.suites import TAG_SIZE, CipherSuite, TrafficKeys
 from tests.der_writer import certificate
 from tests.engine import ENGINE
@@ -115,35 +116,58 @@ def exchange(file: str, group_of: Group) -> Check:
     return Check(f"Protocol/wycheproof/{file}_test.json", run)
 
 
-PRIVATE = bytes(range(32))
+@cache
+def classical_half(group: Group) -> bytes:
+    return ENGINE.private_share(HYBRIDS[group].classical, range_of_bytes).public
 
 
-def kem_keys(group: Vector, test: Vector) -> None:
-    share = ENGINE.private_share(
-        Group.X25519MLKEM768, lambda size: PRIVATE if size == 32 else bytes.fromhex(test["seed"])
-    )
-    classical = ENGINE.private_share(Group.X25519, lambda size: PRIVATE).public
-    same(share.public, test["ek"] + classical.hex())
-    if "c" in test:
-        same(share.exchange(bytes.fromhex(test["c"]) + classical)[:32], test["K"])
+def range_of_bytes(size: int) -> bytes:
+    return bytes(range(size))
 
 
-def kem_answers(group: Vector, test: Vector) -> None:
+def kem_keys(group: Group) -> Callable[[Vector, Vector], None]:
+    """Through the client's share: what ML-KEM adds to that of the curve."""
+    hybrid = HYBRIDS[group]
+
+    def run(_: Vector, test: Vector) -> None:
+        def draw(size: int) -> bytes:
+            return bytes.fromhex(test["seed"]) if size == MLKEM_SEED else range_of_bytes(size)
+
+        share = ENGINE.private_share(group, draw)
+        same(hybrid.split(group, share.public, hybrid.kem.key_size)[1], test["ek"])
+        if "c" in test:
+            secret = share.exchange(hybrid.join(classical_half(group), bytes.fromhex(test["c"])))
+            same(secret[:32] if hybrid.kem_first else secret[-32:], test["K"])
+
+    return run
+
+
+def kem_answers(group: Group) -> Callable[[Vector, Vector], None]:
     """OpenSSL draws what it encapsulates from its own generator, so that only what is refused can be compared."""
-    draws = iter((PRIVATE, bytes.fromhex(test["m"])))
-    classical = ENGINE.private_share(Group.X25519, lambda size: PRIVATE).public
-    answer, secret = ENGINE.answer_share(
-        Group.X25519MLKEM768, bytes.fromhex(test["ek"]) + classical, lambda size: next(draws)
-    )
-    if ENGINE.name == "minicrypto":
-        same(answer[:-32], test["c"])
-        same(secret[:32], test["K"])
+    hybrid = HYBRIDS[group]
+
+    def run(_: Vector, test: Vector) -> None:
+        draws: list[bytes] = []
+
+        def draw(size: int) -> bytes:
+            # The private key of the curve is drawn first.
+            draws.append(bytes.fromhex(test["m"]) if draws else range_of_bytes(size))
+            return draws[-1]
+
+        answer, secret = ENGINE.answer_share(group, hybrid.join(classical_half(group), bytes.fromhex(test["ek"])), draw)
+        if ENGINE.name == "minicrypto":
+            same(hybrid.split(group, answer, hybrid.kem.ciphertext_size)[1], test["c"])
+            same(secret[:32] if hybrid.kem_first else secret[-32:], test["K"])
+
+    return run
 
 
-def kem(file: str, run: Callable[[Vector, Vector], None]) -> Check:
+def kem(level: int, file: str, run: Callable[[Vector, Vector], None]) -> Check:
     # A seed is drawn, never received: it always has 64 bytes.
     return Check(
-        f"Protocol/wycheproof/mlkem_768{file}_test.json", run, test=lambda test: len(test.get("seed", "")) in (0, 128)
+        f"Protocol/wycheproof/mlkem_{level}{file}_test.json",
+        run,
+        test=lambda test: len(test.get("seed", "")) in (0, 2 * MLKEM_SEED),
     )
 
 
@@ -183,9 +207,12 @@ CHECKS = {
     "secp256r1": exchange("ecdh_secp256r1_ecpoint", Group.SECP256R1),
     "secp384r1": exchange("ecdh_secp384r1_ecpoint", Group.SECP384R1),
     "secp521r1": exchange("ecdh_secp521r1_ecpoint", Group.SECP521R1),
-    "ml-kem-768": kem("", kem_keys),
-    "ml-kem-768-keys": kem("_keygen_seed", kem_keys),
-    "ml-kem-768-encapsulation": kem("_encaps", kem_answers),
+    "ml-kem-768": kem(768, "", kem_keys(Group.X25519MLKEM768)),
+    "ml-kem-768-keys": kem(768, "_keygen_seed", kem_keys(Group.SECP256R1MLKEM768)),
+    "ml-kem-768-encapsulation": kem(768, "_encaps", kem_answers(Group.X25519MLKEM768)),
+    "ml-kem-1024": kem(1024, "", kem_keys(Group.SECP384R1MLKEM1024)),
+    "ml-kem-1024-keys": kem(1024, "_keygen_seed", kem_keys(Group.SECP384R1MLKEM1024)),
+    "ml-kem-1024-encapsulation": kem(1024, "_encaps", kem_answers(Group.SECP384R1MLKEM1024)),
     "ecdsa-p256": signature("ecdsa_secp256r1_sha256", SignatureScheme.ECDSA_SECP256R1_SHA256),
     "ecdsa-p384": signature("ecdsa_secp384r1_sha384", SignatureScheme.ECDSA_SECP384R1_SHA384),
     "ecdsa-p521": signature("ecdsa_secp521r1_sha512", SignatureScheme.ECDSA_SECP521R1_SHA512),
