@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tcpls.kernel import ktls
@@ -17,6 +18,10 @@ from tcpls.tls.engines import ENGINE_NAMES
 from tests.elsewhere import ROOT, Elsewhere
 
 GUEST_TIMEOUT = 420
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("tcpls", deadline=None)
+hypothesis.settings.load_profile("tcpls")
 
 
 class Guest(Elsewhere):

@@ -22,7 +22,7 @@ OTHER = "minicrypto" if NAME == "openssl" else "openssl"
 
 class SecondRun(Elsewhere):
     name = f"the run under {OTHER}"
-    timeout = 900
+    timeout = 1800
 
     def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
         return [
