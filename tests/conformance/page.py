@@ -181,7 +181,7 @@ class Rule:
         sections, text, code, shown = (part.strip() for part in line.split("|"))
         why = shown.removeprefix("why: ") if shown.startswith("why: ") else ""
         return cls(
-            tuple(f"RFC 8446 {section}" for section in sections.split(", ")),
+            tuple(name if name.startswith("RFC") else f"RFC 8446 {name}" for name in sections.split(", ")),
             text,
             tuple(code.split()),
             () if why else tuple(shown.split()),
