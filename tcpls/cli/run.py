@@ -45,7 +45,7 @@ def run(work: Callable[[], Awaitable[None]]) -> int:
 
 
 def _report(error: Exception) -> Exit:
-    failure = _first(error)
+    failure = first(error)
     code, sentence = explain(failure)
     print(f"tcpls: {sentence}", file=sys.stderr)
     if code is Exit.FAILED and not isinstance(failure, TCPLSError | ValueError):
@@ -53,9 +53,9 @@ def _report(error: Exception) -> Exit:
     return code
 
 
-def _first(error: BaseException) -> BaseException:
+def first(error: BaseException) -> BaseException:
     """The first of the errors that a group of tasks raised."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def guarded(work: Callable[[], int]) -> int:

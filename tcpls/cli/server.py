@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from tcpls import (
+    Alert,
+    AlertReceived,
     ClientAuth,
     ConfigurationError,
     FileReplayStore,
@@ -25,7 +27,7 @@ from tcpls import (
 from tcpls.cli import identity, options, privileges
 from tcpls.cli.exits import UsageError
 from tcpls.cli.progress import summary
-from tcpls.cli.run import run
+from tcpls.cli.run import first, run
 from tcpls.cli.stdio import join
 from tcpls.no_openssl import told
 
@@ -174,6 +176,7 @@ class Sessions:
         name = f"session {self._count}"
         for line in session.info().lines():
             logger.info("%s: %s", name, line)
+        counts = True
         try:
             await self._handler(session)
             # Here already: with `once` the process ends as soon as this is over.
@@ -183,11 +186,17 @@ class Sessions:
             logger.warning("%s: lost: %s", name, lost.exceptions[0])
             await session.abort()
         except* (TCPLSError, OSError) as failed:
-            logger.warning("%s: %s", name, failed.exceptions[0])
+            logger.warning("%s: %s", name, first(failed))
+            counts = not comes_again(first(failed))
             await session.close(1, "the server failed")
         finally:
-            if self._once:
+            if self._once and counts:
                 self.finished.set()
+
+
+def comes_again(error: BaseException) -> bool:
+    """Whether this was a client that has now got the keys for Encrypted ClientHello which it had not."""
+    return isinstance(error, AlertReceived) and error.alert == Alert.ECH_REQUIRED
 
 
 async def server(arguments: argparse.Namespace) -> None:

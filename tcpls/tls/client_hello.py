@@ -51,7 +51,8 @@ class Client:
     ech: ClientEch = NO_ECH
 
     def for_public_name(self, rejected: Rejected) -> Client:
-        """RFC 9849 6.1.6 and 6.1.7: the rest of the handshake is with the public server, and gives nothing away."""
+        """For the rest of a handshake with the public server."""
+        # RFC 9849 6.1.7: its certificate is for that name, and it does not see this client's. 6.1: nor does a key help.
         config = replace(self.config, server_name=rejected.public_name, psks=(), ticket=None, ech=(), identities=())
         return replace(self, config=config, ech=rejected)
 

@@ -20,6 +20,8 @@ from tcpls.tls.ech.keys import EchFile, generate, read_file, write_pem
 from tcpls.tls.esni import write_keys
 from tcpls.tls.hpke import Kem
 from tests.aio.ends import Ends, Relay, run
+from tests.aio.test_early_data import Hearing
+from tests.aio.test_early_data import visit as begin
 from tests.aio.test_resumption import echo, visit
 from tests.engine import ENGINE, NAME
 
@@ -191,6 +193,26 @@ def test_resumption_and_grease(ends: Ends, make_key: MakeKey) -> None:
             ("accepted", True),
             ("grease", True),
         ]
+
+    run(test())
+
+
+@pytest.mark.parametrize("mode", [tcpls.Negotiate.OFFER, tcpls.Negotiate.OFF])
+def test_early_data(ends: Ends, make_key: MakeKey, mode: tcpls.Negotiate) -> None:
+    """Under keys that the server has not, it is said once more, and heard once."""
+
+    async def test() -> None:
+        (path, configs), (_, outdated) = make_key(), make_key()
+        hearing = Hearing()
+        settings: dict[str, Any] = {"tickets": tcpls.MemoryTicketStore(), "tcpls": mode, "engine": NAME}
+        async with ends.serve(hearing, zero_rtt=1 << 14, ech_keys=(path,), engine=NAME) as server:
+            said = [
+                await begin(ends, server.port, b"words %d" % number, ech=ech, **settings)
+                for number, ech in enumerate((configs, configs, outdated, configs))
+            ]
+        # The second try has the other one of the two tickets that the session before it gave.
+        assert [each.partition(",")[0] for each in said] == ["not offered", "accepted", "accepted", "accepted"]
+        assert hearing.words == [b"words 0", b"words 1", b"words 2", b"words 3"]
 
     run(test())
 

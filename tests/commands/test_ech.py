@@ -74,6 +74,17 @@ def test_a_key_that_the_server_has_not(
     assert done.code == 5 and "is believed of a verified certificate only" in done.err
 
 
+@pytest.mark.parametrize("mode", [("--echo", "--once"), ()], ids=["once", "standard output"])
+def test_a_server_for_one_session_waits_for_the_second_try(
+    start_server: StartServer, run_client: RunClient, tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    current, unknown = keygen(tmp_path / "current.pem"), keygen(tmp_path / "unknown.pem")
+    server = start_server(*mode, "--ech-keys", current)
+    (line,) = about_ech(run_client(server, "--ech", unknown, stdin=b"hello"))
+    assert "accepted, with configurations" in line
+    assert server.process.wait(60) == 0
+
+
 def test_a_server_that_does_not_know_it(
     pki: Pki, start_server: StartServer, run_client: RunClient, tmp_path: Path
 ) -> None:

@@ -248,7 +248,8 @@ def offer_ech(config: ClientConfig, flow: Flow, random: Random) -> ClientEch:
 
 
 def _as_inner(hello: ClientHello) -> ClientHello:
-    """RFC 9849 6.1: the extensions that both hellos have follow one another; pre_shared_key stays the last."""
+    """The hello as the one that is to be encrypted."""
+    # RFC 9849 6.1: the extensions that both hellos have follow one another.
     shared = {kind: contents for kind, contents in hello.extensions.items() if kind in SHARED}
     return _with_extension(replace(hello, extensions=shared | hello.extensions), _ECH, INNER)
 
@@ -264,7 +265,8 @@ def _with_extension(hello: ClientHello, kind: int, contents: bytes) -> ClientHel
 
 
 def _grease_psks(contents: bytes, random: Random) -> bytes:
-    """RFC 9849 6.1.2: random identities and binders, of the lengths of the real ones."""
+    """What stands for pre-shared keys in the outer ClientHello."""
+    # RFC 9849 6.1.2: random identities, ages and binders, of the lengths of the real ones.
     real = OfferedPsks.read(contents)
     return OfferedPsks(
         tuple((random(len(identity)), int.from_bytes(random(4), "big")) for identity, _ in real.identities),

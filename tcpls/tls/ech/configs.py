@@ -118,7 +118,8 @@ class EchConfig:
 
 
 def is_public_name(name: bytes) -> bool:
-    """Whether this is a host name of LDH labels that nobody takes for an IPv4 address (RFC 9849 6.1.7)."""
+    """Whether this is a host name, and nothing that could be taken for an IPv4 address."""
+    # RFC 9849 6.1.7: labels of letters, digits and hyphens, of which the last is no number.
     labels = name.split(b".")
     return (
         len(name) <= _MAX_NAME

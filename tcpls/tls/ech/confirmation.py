@@ -18,6 +18,7 @@ def accept_confirmation(
     engine: CryptoEngine, transcript: Transcript, suite: CipherSuite, client_random: bytes, hello: ServerHello
 ) -> bytes:
     """The last bytes of `ServerHello.random`. The transcript is that of the inner hellos, up to `hello`."""
+    # RFC 9849 7.2: over the ServerHello with zeros in its place.
     blank = replace(hello, random=hello.random[:-CONFIRMATION_SIZE] + bytes(CONFIRMATION_SIZE))
     return _confirm(engine, transcript, suite, client_random, blank, b"ech accept confirmation")
 
@@ -25,7 +26,8 @@ def accept_confirmation(
 def retry_confirmation(
     engine: CryptoEngine, transcript: Transcript, suite: CipherSuite, client_random: bytes, request: ServerHello
 ) -> bytes:
-    """The extension of a HelloRetryRequest (RFC 9849 7.2.1), which has one. The transcript holds the first hello."""
+    """The extension of a HelloRetryRequest, which has one. The transcript holds the first hello."""
+    # RFC 9849 7.2.1: as before.
     blank = replace(
         request, extensions={**request.extensions, ExtensionType.ENCRYPTED_CLIENT_HELLO: bytes(CONFIRMATION_SIZE)}
     )

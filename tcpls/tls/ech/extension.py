@@ -53,12 +53,14 @@ class OuterEch:
         return replace(outer, extensions={**outer.extensions, ExtensionType.ENCRYPTED_CLIENT_HELLO: self.write()})
 
     def associated_data(self, outer: ClientHello) -> bytes:
-        """RFC 9849 5.2: the ClientHello without header, with zeros for the payload."""
+        """What the ciphertext is bound to."""
+        # RFC 9849 5.2: the ClientHello without header, with zeros for the payload.
         return replace(self, payload=bytes(len(self.payload))).put_into(outer).write()[HEADER_SIZE:]
 
 
 def read_outer_extensions(contents: Buffer) -> tuple[int, ...]:
-    """RFC 9849 5.1: the types of extensions that the outer ClientHello has too."""
+    """The types of extensions that the outer ClientHello has too."""
+    # RFC 9849 5.1: a list of 2 to 254 bytes.
     reader = Reader(contents)
     kinds = reader.vector(1, least=2, most=254)
     reader.end()

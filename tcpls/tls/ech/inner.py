@@ -32,7 +32,7 @@ def encode_inner(inner: ClientHello, shared: Collection[int], maximum_name_lengt
 
 
 def _padding(length: int, name: str | None, maximum_name_length: int) -> int:
-    """RFC 9849 6.1.3: as for the longest name, then up to a whole block."""
+    # RFC 9849 6.1.3: as for the longest name, then up to a whole block.
     missing = _SERVER_NAME_OVERHEAD if name is None else -len(name)
     padding = max(0, maximum_name_length + missing)
     return padding + (_BLOCK - 1) - (length + padding - 1) % _BLOCK

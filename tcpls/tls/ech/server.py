@@ -160,7 +160,7 @@ def hear(keys: EchKeys | None, flow: Flow, message: Message, random: Random) -> 
 
 
 def _candidates(keys: EchKeys | None, offered: OuterEch) -> list[EchKey]:
-    """RFC 9849 7.1: those with the id that is named, or all, where the server is told so."""
+    # RFC 9849 7.1: those with the id that is named; 10.4: or all, where the server is told so.
     if keys is None:
         return []
     return [key for key in keys.keys if keys.trial or key.config.config_id == offered.config_id]
