@@ -74,6 +74,22 @@ def test_files_both_ways_through_the_kernel(
 
 
 @pytest.mark.ktls
+@pytest.mark.parametrize("mode", [(), ("--plain",)])
+def test_early_data_is_answered_through_the_kernel(
+    start_server: StartServer, run_client: RunClient, tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    """What the kernel sealed ahead of the client's Finished, and the tickets behind it."""
+    (tmp_path / "page").write_bytes(os.urandom(100_000))
+    server = start_server("--root", tmp_path, "--ktls=require", "--zero-rtt", *mode)
+    for says in ("not offered, there is no ticket for this server", "accepted", "accepted", "accepted"):
+        done = run_client(server, "--ktls=require", *mode, "-e", "-s", "tickets", "get", "page", "copy")
+        assert done.code == 0, done.err
+        assert f"0-RTT: {says}" in done.err
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "page").read_bytes()
+    server.wait_for("session 4: 0-RTT: accepted")
+
+
+@pytest.mark.ktls
 def test_the_kernel_counts_our_sessions_and_others_can_read_them(
     start_server: StartServer, pki: Pki, tmp_path: Path
 ) -> None:

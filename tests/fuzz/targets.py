@@ -299,6 +299,28 @@ def plain_records(data: bytes) -> None:
         _records(PlainSession((Role.CLIENT, Role.SERVER)[data[0] & 1], SECRET, SECRET), data[1:])
 
 
+def early_data(data: bytes) -> None:
+    """A record of early data at a server, and what it answers."""
+    if not data:
+        return
+    session = Session(Role.SERVER, SessionConfig(), PARAMETERS, Parameters(), SECRET, SECRET)
+    core = session if data[0] & 1 else PlainSession(Role.SERVER, SECRET, SECRET)
+    core.handshaking = bool(data[0] & 2)
+    try:
+        core.receive_early(data[1:], 1.0)
+        core.settle()
+    except PeerError as error:
+        core.fail(0, error, 1.0)
+    core.close(0, "", 1.0)
+    core.events()
+    core.transmit(0, RecordSealer(ENGINE.aead, SECRET.keys()), 1.0)
+
+
+def _early_seeds() -> list[bytes]:
+    early = encode(frames.Stream(0, 0, b"early", fin=True)) + encode(frames.ParametersFrame(PARAMETERS.write()))
+    return [bytes((options,)) + seed for options in range(4) for seed in (early, b"GET /", *map(encode, FRAMES))]
+
+
 def _session_seeds() -> list[bytes]:
     full = [(23, bytes(16369) + STREAM_TRAILER.pack(16369, at * 16369, 0, 2)) for at in range(4)]
     seeds = [_sealed((23, encode(frame))) for frame in FRAMES]
@@ -406,6 +428,7 @@ TARGETS: dict[str, Target] = {
     "server_connection": Target(server_connection, lambda: _connection_seeds(0)),
     "session_records": Target(session_records, _session_seeds),
     "plain_records": Target(plain_records, _plain_seeds),
+    "early_data": Target(early_data, _early_seeds),
     "post_handshake": Target(post_handshake, _post_seeds),
     "tickets": Target(tickets, _ticket_seeds),
     "compressed_certificate": Target(compressed_certificate, _compressed_seeds),

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tcpls.errors import Alert, ApiMisuse, ConfigurationError, Reason
+from tcpls.errors import Alert, ApiMisuse, ConfigurationError, EchRejected, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.early_data import EarlyData, EarlyDataPolicy
+from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Epoch, MessageToSend, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
@@ -25,7 +26,8 @@ from tcpls.tls.transcript import Transcript
 from tcpls.wire import Reader
 from tests.engine import ENGINE
 from tests.unit.tls.early import AES_128, CHACHA, LIMIT, NOW, PSK, Server, client, record, refuses, ticket_of
-from tests.unit.tls.pair import TIME, SecretLog, client_config, move, seeded, server_config, shake
+from tests.unit.tls.ech.sealing import CONFIG, KEYS, public_identity
+from tests.unit.tls.pair import TIME, SecretLog, client_config, identity, move, seeded, server_config, shake
 from tests.unit.tls.test_psk import tickets_of
 
 CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
@@ -435,3 +437,28 @@ def test_an_alert_after_the_writing_was_given_away_is_not_sent_twice() -> None:
     server.established_early()
     refuses(server, record(23, bytes(40)), Reason.BAD_RECORD_MAC, Alert.BAD_RECORD_MAC)
     assert server.data_to_send() == b""
+
+
+# Behind an encrypted ClientHello.
+
+
+@pytest.mark.clause("RFC 9849 6.1.3")
+@pytest.mark.parametrize("knows", [True, False])
+def test_early_data_of_an_inner_hello(knows: bool) -> None:
+    """It goes with the inner ClientHello; a server that cannot read that one skips it."""
+    side = Server()
+    ticket = ticket_of(side)
+    early = client(ticket, 1.0, ech=(CONFIG,))
+    identities = (public_identity(), identity())
+    server = side.connection(1.0, ech=KEYS if knows else None, identities=identities)
+    early.send_early(b"hidden words")
+    move(early, server)
+    assert server.early_records() == ([b"hidden words"] if knows else [])
+    if knows:
+        of_client, of_server = shake(early, server)
+        assert of_client.early_data is of_server.early_data is EarlyData.ACCEPTED
+        assert of_client.ech is EchStatus.ACCEPTED
+        return
+    with pytest.raises(EchRejected):
+        move(server, early)
+    assert early.early_data is EarlyData.NOT_RESUMED
