@@ -102,6 +102,7 @@ SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ed448": ("ed448", ("--root", ".")),
     "rsa-pss": ("rsa-pss", ("--root", ".")),
     "mutual": ("rsa", ("--root", ".", "--client-auth", "request")),
+    "early": ("rsa", ("--root", ".", "--zero-rtt", "--psk-modes", "psk_dhe_ke,psk_ke")),
     "psk": ("rsa", ("--root", ".", "--psk", f"{PSK_IDENTITY}:{PSK}", "--psk-modes", "psk_dhe_ke,psk_ke")),
 }
 
@@ -157,7 +158,23 @@ SCRIPTS = (
         without=("handshake with invalid 0-RTT and unknown version (downgrade to TLS 1.2)",),
         why=TLS_1_2,
     ),
+    Script(
+        "tls13-0rtt-garbage",
+        server="early",
+        without=("handshake with invalid 0-RTT and unknown version (downgrade to TLS 1.2)",),
+        why=TLS_1_2,
+    ),
     Script("tls13-ccs"),
+    Script("tls13-conversation", server="early"),
+    Script("tls13-hrr", server="early"),
+    Script("tls13-finished", server="early"),
+    Script("tls13-count-tickets", ("-t", "2"), server="early"),
+    Script(
+        "tls13-session-resumption",
+        server="early",
+        without=("sanity - TLS 1.2", "use TLS 1.2 ticket in TLS 1.3"),
+        why=TLS_1_2,
+    ),
     Script("tls13-connection-abort"),
     Script("tls13-count-tickets", ("-t", "2")),
     Script(
