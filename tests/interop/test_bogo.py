@@ -33,8 +33,9 @@ from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.engine import NAME as ENGINE_NAME
-from tests.interop.bogo.exchange import Exchange, hang_up, shake_hands
+from tests.interop.bogo.exchange import Exchange
 from tests.interop.bogo.flags import UNIMPLEMENTED, Unimplemented, parse
+from tests.interop.bogo.handshake import hang_up, shake_hands, turned
 from tests.interop.conftest import Pki
 from tests.unit.tls.pair import NAME
 
@@ -155,7 +156,7 @@ def visit(sock: socket.socket, pki: Pki, ticket: Ticket | None = None, **changes
     """A client of ours, for a shim that serves."""
     config = ClientConfig(NAME, pki.trust, engine=ENGINE, tickets=1, ticket=ticket)
     connection = ClientConnection(replace(config, **changes), random=os.urandom, time=datetime.now(UTC))
-    return Exchange(sock, shake_hands(sock, connection, server=False), Role.CLIENT)
+    return Exchange(sock, shake_hands(sock, connection), Role.CLIENT)
 
 
 def make_server(pki: Pki, keys: TicketKeys, **changes: Any) -> ServerConnection:
@@ -166,13 +167,13 @@ def make_server(pki: Pki, keys: TicketKeys, **changes: Any) -> ServerConnection:
 def serve(sock: socket.socket, pki: Pki, keys: TicketKeys, **changes: Any) -> Exchange:
     """A server of ours, for a shim that is a client."""
     connection = make_server(pki, keys, **changes)
-    return Exchange(sock, shake_hands(sock, connection, server=True), Role.SERVER)
+    return Exchange(sock, shake_hands(sock, connection), Role.SERVER)
 
 
 def talk(exchange: Exchange) -> None:
     """What the runner does in most of its tests."""
     exchange.write(b"\x00abc")
-    assert exchange.read(16) == bytes(byte ^ 0xFF for byte in b"\x00abc")
+    assert exchange.read(16) == turned(b"\x00abc")
     exchange.shut_down(check=True)
 
 
@@ -242,11 +243,31 @@ def test_shim_sends_early_data(pki: Pki, runner: Runner, accepted: bool) -> None
         sock = runner.accept()
         policy = EarlyDataPolicy(replay, limit=1000 if accepted or not resumed else 1)
         server = make_server(pki, keys, early_data=policy)
-        exchange = Exchange(sock, shake_hands(sock, server, server=True), Role.SERVER)
+        exchange = Exchange(sock, shake_hands(sock, server), Role.SERVER)
         assert exchange.established.early_data.accepted is (resumed and accepted)
         assert server.early_records() == ([b"hello"] if resumed and accepted else [])
         talk(exchange)
         hang_up(sock)
+    assert runner.finish() == (0, "")
+
+
+def test_shim_answers_early_data(pki: Pki, runner: Runner) -> None:
+    flags = ["-enable-early-data", "-resume-count", "1", "-on-resume-expect-accept-early-data", "-check-close-notify"]
+    runner.start(*serve_flags(pki), *flags)
+    sock = runner.accept()
+    first = visit(sock, pki)
+    talk(first)
+    hang_up(sock)
+    ticket = first.established.ticket(first.tickets[0], datetime.now(UTC).timestamp())
+    sock = runner.accept()
+    config = ClientConfig(NAME, pki.trust, engine=ENGINE, tickets=1, ticket=ticket, early_data=True)
+    client = ClientConnection(config, random=os.urandom, time=datetime.now(UTC))
+    assert client.send_early(b"early") == 5
+    exchange = Exchange(sock, shake_hands(sock, client), Role.CLIENT)
+    assert exchange.established.early_data.accepted
+    assert exchange.read(16) == turned(b"early")
+    talk(exchange)
+    hang_up(sock)
     assert runner.finish() == (0, "")
 
 

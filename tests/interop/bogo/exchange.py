@@ -1,128 +1,38 @@
-"""One connection to the runner: the handshake, then what an application would do, over blocking sockets."""
+"""What an application does with a connection to the runner, once its handshake is complete."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
-from tcpls.errors import Alert, AlertReceived, PeerError, SessionLost, TCPLSError
+from tcpls.errors import PeerError, SessionLost
 from tcpls.protocol.base import Role
 from tcpls.protocol.events import TicketReceived
 from tcpls.protocol.plain import STREAM_ID, PlainSession
-from tcpls.tls.connection import Established, TLSConnection
-from tcpls.tls.extensions import TLS_1_3, ExtensionType, read_offered_versions
-from tcpls.tls.messages import ClientHello, HandshakeType, NewSessionTicket, Reassembly
+from tcpls.tls.connection import Established
+from tcpls.tls.messages import NewSessionTicket
 from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
-from tcpls.wire import Reader
-from tests.interop.bogo.credentials import ADDRESS, ENGINE
-from tests.interop.bogo.flags import Settings, Unimplemented
+from tests.interop.bogo.credentials import ENGINE
+from tests.interop.bogo.flags import Settings
+from tests.interop.bogo.handshake import RECEIVE_SIZE, receive, send, turned
 
-TIMEOUT = 20.0
-"""Longer than the runner waits for anything."""
-RECEIVE_SIZE = 1 << 16
 DECOMPRESSION_FAILURE = 30
 """An alert of older versions, by which the runner knows the one that it asked for."""
-TLS_1_0 = 0x0301
 RECORD_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
-
-
-class Clock:
-    """The time of day, which stands still but for the runner's leaps: it counts the milliseconds of a ticket's age."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-    def pass_by(self, seconds: int) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
-@contextmanager
-def dialled(settings: Settings) -> Iterator[socket.socket]:
-    """A connection to the runner, which was told whose it is."""
-    sock = socket.create_connection(("::1" if settings.ipv6 else ADDRESS, settings.port), timeout=TIMEOUT)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(settings.shim_id.to_bytes(8, "little"))
-    try:
-        yield sock
-    finally:
-        hang_up(sock)
-
-
-def hang_up(sock: socket.socket) -> None:
-    """Lets the runner read all that was sent: input left unread would make the close a reset."""
-    with sock:
-        try:
-            sock.shutdown(socket.SHUT_WR)
-            while sock.recv(RECEIVE_SIZE):
-                pass
-        except OSError:
-            return
-
-
-def shake_hands(sock: socket.socket, tls: TLSConnection, *, server: bool) -> Established:
-    """Raises what the engine raises, once its alert was sent, and `Unimplemented` for peers of older versions."""
-    received = b""
-    try:
-        while True:
-            _send(sock, tls.data_to_send())
-            if tls.handshake_complete:
-                return tls.established()
-            if data := _receive(sock):
-                received += data
-                tls.receive_data(data)
-            else:
-                tls.receive_eof()
-    except TCPLSError as error:
-        _send(sock, tls.data_to_send())
-        refused = isinstance(error, AlertReceived) and error.alert == Alert.PROTOCOL_VERSION
-        if refused if not server else _is_older(received):
-            raise Unimplemented("versions before TLS 1.3") from None
-        raise
-
-
-def _is_older(records: bytes) -> bool:
-    """Whether these are a ClientHello of a client that knows TLS 1.0 to 1.2, and nothing newer."""
-    reader, messages = Reader(records), Reassembly()
-    try:
-        while reader.remaining:
-            reader.take(3)
-            messages.feed(reader.opaque(2))
-        message = messages.next((HandshakeType.CLIENT_HELLO,))
-        if message is None:
-            return False
-        hello = ClientHello.read(message.body())
-        contents = hello.extensions.get(ExtensionType.SUPPORTED_VERSIONS)
-        if contents is None:
-            return hello.legacy_version >= TLS_1_0
-        versions = read_offered_versions(contents)
-    except PeerError:
-        return False
-    return TLS_1_3 not in versions and any(TLS_1_0 <= version < TLS_1_3 for version in versions)
-
-
-def _send(sock: socket.socket, data: bytes | memoryview) -> None:
-    """What the runner has closed its ears to shows when it is read from."""
-    try:
-        sock.sendall(data)
-    except (BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _receive(sock: socket.socket) -> bytes:
-    try:
-        return sock.recv(RECEIVE_SIZE)
-    except ConnectionResetError:
-        return b""
 
 
 class Exchange:
     """The connection after its handshake."""
 
-    def __init__(self, sock: socket.socket, established: Established, role: Role) -> None:
+    def __init__(
+        self, sock: socket.socket, established: Established, role: Role, sink: RecordSealer | None = None
+    ) -> None:
+        """`sink`: who has written so far, if somebody has."""
+        if sink is None:
+            keys = established.write_secret.keys(established.write_sequence)
+            sink = RecordSealer(ENGINE.aead, keys, max_content=established.max_sent)
+        self._sink = sink
         self._socket = sock
         self.established = established
         self._core = PlainSession(
@@ -130,13 +40,11 @@ class Exchange:
             established.read_secret,
             established.write_secret,
             read_sequence=established.read_sequence,
-            write_sequence=established.write_sequence,
+            write_sequence=sink.sequence,
         )
         keys = established.read_secret.keys(established.read_sequence)
         self._source = RecordOpener(ENGINE.aead, keys, ENGINE.invalid_tag, max_content=established.max_received)
         self._source.feed(established.unread)
-        keys = established.write_secret.keys(established.write_sequence)
-        self._sink = RecordSealer(ENGINE.aead, keys, max_content=established.max_sent)
         self.tickets: list[NewSessionTicket] = []
         self._ended = False
         """Whether the runner's side of the connection is over, with or without close_notify."""
@@ -197,7 +105,7 @@ class Exchange:
                 return
             if settings.key_update:
                 self._core.update_keys(request=False)
-            self.write(bytes(byte ^ 0xFF for byte in data))
+            self.write(turned(data))
 
     def write(self, data: bytes) -> None:
         if data:
@@ -241,13 +149,13 @@ class Exchange:
             self._core.connection_ended(0, None, time.monotonic())
 
     def _fill(self) -> bool:
-        data = _receive(self._socket)
+        data = receive(self._socket)
         self._source.feed(data)
         return bool(data)
 
     def _flush(self) -> None:
         self._core.transmit(0, self._sink, time.monotonic())
         while len(self._sink.pending):
-            _send(self._socket, self._sink.pending)
+            send(self._socket, self._sink.pending)
             self._sink.sent(len(self._sink.pending))
             self._core.transmit(0, self._sink, time.monotonic())

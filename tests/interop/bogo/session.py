@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from tcpls.errors import EchRejected, PeerError, TCPLSError
 from tcpls.protocol.base import Role
@@ -18,10 +19,13 @@ from tcpls.tls.tickets import Ticket
 from tests.interop.bogo.configure import client_config, server_config
 from tests.interop.bogo.credentials import ENGINE, Verdict, verdict
 from tests.interop.bogo.ech import check_rejection
-from tests.interop.bogo.exchange import Clock, Exchange, dialled, shake_hands
+from tests.interop.bogo.exchange import Exchange
 from tests.interop.bogo.expect import ExpectationFailed, check_established, check_names, check_tickets, expect
 from tests.interop.bogo.flags import Settings, Unimplemented, parse
+from tests.interop.bogo.handshake import EarlyAnswers, dialled, shake_hands
 
+EARLY_LIMIT = 14336
+"""Bytes of early data that the runner knows to be allowed."""
 ROLE = "TCPLS_BOGO_ROLE"
 """Names the one role that is to be tested, "client" or "server"."""
 
@@ -47,6 +51,16 @@ def describe(error: Exception) -> str:
     """A line in which config.json can find the name of the reason or of the alert."""
     reason = f" {error.reason.name}" if isinstance(error, PeerError) else ""
     return f"{type(error).__name__}{reason}: {error}"
+
+
+class Clock:
+    """The time of day, which stands still but for the runner's leaps: it counts the milliseconds of a ticket's age."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def pass_by(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -92,11 +106,9 @@ class _Session:
 
     def _server(self, attempt: _Attempt) -> ServerConnection:
         settings = attempt.settings
-        if settings.expect_accept_early_data:
-            raise Unimplemented("answers to early data ahead of the client's Finished")
         config = server_config(settings, attempt.judge, attempt.used)
         if not settings.no_ticket:
-            early = EarlyDataPolicy(self._replay) if settings.enable_early_data else None
+            early = EarlyDataPolicy(self._replay, limit=EARLY_LIMIT) if settings.enable_early_data else None
             config = replace(config, ticket_keys=self._ticket_keys, early_data=early)
         if settings.skip_ticket:
             config = replace(config, tickets=0)
@@ -113,7 +125,7 @@ class _Session:
         sent = sum(connection.send_early(data) for data in settings.initial_writes)
         offered = connection.early_data.offered
         try:
-            established = shake_hands(sock, connection, server=False)
+            established = shake_hands(sock, connection)
         except EchRejected as rejection:
             # Early data that was offered is refused with it.
             settings = self._retry if offered else settings
@@ -139,8 +151,9 @@ class _Session:
 
 def _serve(sock: socket.socket, connection: ServerConnection, attempt: _Attempt) -> None:
     settings = attempt.settings
-    established = shake_hands(sock, connection, server=True)
+    early = EarlyAnswers(sock, connection)
+    established = shake_hands(sock, connection, early)
     attempt.check(settings, established)
-    exchange = Exchange(sock, established, Role.SERVER)
+    exchange = Exchange(sock, established, Role.SERVER, early.sink)
     exchange.run(settings)
     exchange.shut_down(check=settings.check_close_notify)
