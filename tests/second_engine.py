@@ -15,7 +15,8 @@ from tests.elsewhere import Elsewhere
 from tests.engine import NAME
 
 FOLDERS = ("tests/unit/tls/", "tests/vectors/", "tests/interop/", "tests/fuzz/test_tls")
-"""What is about one engine. Other tests of fuzz/ and property/ use both, or none."""
+OF_BOTH = ("der", "engines_together", "minicrypto", "no_openssl", "path", "x509")
+"""What of these is about both engines already, or about none; so are the other tests of fuzz/ and property/."""
 
 OTHER = "minicrypto" if NAME == "openssl" else "openssl"
 
@@ -50,7 +51,8 @@ class UnderTheOtherEngine(pytest.Item):
 
 def add_to(items: list[pytest.Item]) -> None:
     """Behind what is collected, so that the process is started once all else has run."""
-    originals = [item for item in items if item.nodeid.startswith(FOLDERS)]
+    twice = {f"test_{name}" for name in OF_BOTH}
+    originals = [item for item in items if item.nodeid.startswith(FOLDERS) and item.path.stem not in twice]
     run = SecondRun(item.nodeid for item in originals)
     for item in originals:
         parent = item.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tcpls.tls.der import OCTET_STRING, SEQUENCE, Der, DerError
@@ -61,6 +61,9 @@ def test_shape() -> None:
 
 
 @given(st.integers(-(1 << 2100), 1 << 2100))
+@example(-128)
+@example(128)
+@example(-(1 << 15))
 def test_integers(value: int) -> None:
     assert read(integer(value), Der.integer) == value
 
