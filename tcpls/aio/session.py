@@ -202,7 +202,7 @@ class Session:
             yield stream
 
     def _stream(self, stream_id: int) -> Stream:
-        stream = Stream(self._core, stream_id, self._driver.pump, self._loop, early=not self.handshake_complete)
+        stream = Stream(self._core, stream_id, self._driver.pump, self._loop)
         self._streams[stream_id] = stream
         return stream
 
@@ -344,7 +344,9 @@ class Session:
                 if (stream := self._streams.get(stream_id)) is not None:
                     stream.wake_writer()
             case StreamOpened(stream_id):
-                self._accepted.append(self._stream(stream_id))
+                stream = self._stream(stream_id)
+                stream.early = not self.handshake_complete
+                self._accepted.append(stream)
                 _wake(self._accepting)
             case StreamsAvailable():
                 for waiter in self._opening:

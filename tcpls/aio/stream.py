@@ -31,16 +31,8 @@ class Stream:
     `read` did not return stays, and what `write` took is sent.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        stream_id: int,
-        pump: Callable[[], None],
-        loop: asyncio.AbstractEventLoop,
-        *,
-        early: bool = False,
-    ) -> None:
-        self.early = early
+    def __init__(self, core: Core, stream_id: int, pump: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.early = False
         """Whether the client opened it by early data: what it begins with may be a replay, which `wait_handshake` of
         the session rules out."""
         self._core = core

@@ -180,11 +180,12 @@ class Channel:
         self.update_at = self.sent + self._update_after
 
     def put_messages(self, sink: RecordSink) -> None:
-        """Puts a record of the handshake messages that wait."""
+        """Puts the handshake messages that wait, as far as there is room."""
         size = sink.max_content
-        sink.put(ContentType.HANDSHAKE, self.messages[:size])
-        self.messages = self.messages[size:]
-        self.sent += 1
+        while self.messages and sink.room:
+            sink.put(ContentType.HANDSHAKE, self.messages[:size])
+            self.messages = self.messages[size:]
+            self.sent += 1
 
     def put_alert(self, sink: RecordSink, alert: int) -> None:
         """Puts the alert that ends this direction."""

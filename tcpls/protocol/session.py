@@ -409,6 +409,9 @@ class Session(CoreBase):
         connection = self._connections[connection_id]
         if connection.finished_sending:
             return
+        if connection.messages and self._alert in (None, Alert.CLOSE_NOTIFY):
+            # A peer that has closed already still keeps its tickets.
+            connection.put_messages(sink)
         if self._alert is not None:
             self._put_last(connection, sink, self._alert)
             return
@@ -418,8 +421,6 @@ class Session(CoreBase):
         while sink.room:
             if connection.update_due:
                 connection.put_update(sink)
-            elif connection.messages:
-                connection.put_messages(sink)
             elif not self._writer.put_some(connection, sink, now, data=self._close.state is not _State.CLOSING):
                 break
         if self._streams.sent != sent:

@@ -293,3 +293,50 @@ def test_words_without_a_store(ends: Ends) -> None:
         assert hearing.words == [b"words"]
 
     run(test())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_server_that_closes_at_once_gives_its_tickets_first(ends: Ends, mode: tcpls.Negotiate) -> None:
+    """Its answer leaves ahead of the handshake's end, its close behind it: what comes in between is not lost."""
+
+    async def test() -> None:
+        async def handler(session: tcpls.Session) -> None:
+            stream = await session.accept_stream()
+            await stream.write((await stream.read())[::-1])
+            await stream.write_eof()
+
+        async def visit(port: int, **settings: Any) -> str:
+            session = await ends.connect(port, b"words", **settings)
+            stream = session.first_stream
+            assert stream is not None
+            assert await stream.readall() == b"sdrow"
+            await session.close()
+            return str(session.early_data)
+
+        async with ends.serve(handler, zero_rtt=LIMIT, tickets=1) as server:
+            settings: dict[str, Any] = {"tickets": tcpls.MemoryTicketStore(), "tcpls": mode}
+            said = [await visit(server.port, **settings) for _ in range(5)]
+        assert said[1:] == ["accepted"] * 4
+
+    run(test())
+
+
+def test_a_stream_of_the_servers_own_is_not_early(ends: Ends) -> None:
+    async def test() -> None:
+        early: list[tuple[bool, bool]] = []
+
+        async def handler(session: tcpls.Session) -> None:
+            stream = await session.accept_stream()
+            other = await session.open_stream()
+            early.append((stream.early, other.early))
+            await stream.write(await stream.read())
+            await session.wait_ended()
+
+        async with ends.serve(handler, zero_rtt=LIMIT) as server:
+            settings: dict[str, Any] = {"tickets": tcpls.MemoryTicketStore()}
+            for _ in range(2):
+                async with ends.connect(server.port, b"words", **settings) as session:
+                    assert await ask(session, 5) == b"words"
+        assert early == [(False, False), (True, False)]
+
+    run(test())
