@@ -73,6 +73,7 @@ class Reason(enum.Enum):
     NO_COMMON_GROUP = "no key exchange group in common"
     NO_COMMON_SIGNATURE = "no signature scheme in common"
     NO_COMMON_ALPN = "no application protocol in common"
+    NO_COMMON_CERTIFICATE_TYPE = "no certificate type in common"
     NO_COMMON_PSK = "no pre-shared key in common, and no certificate here"
     UNKNOWN_NAME = "no certificate for the name that was asked for"
     MISSING_EXTENSION = "an extension that must be sent is absent"
@@ -99,6 +100,7 @@ class Reason(enum.Enum):
     NO_CERTIFICATE = "the peer sent no certificate"
     CERTIFICATE_REQUIRED = "the client sent no certificate, and one is required"
     BAD_CERTIFICATE = "the peer's certificate cannot be used"
+    UNKNOWN_KEY = "the peer's raw public key is none of those that are expected"
     BAD_COMPRESSION = "a compressed certificate does not expand to what it says"
     UNTRUSTED_CERTIFICATE = "the peer's certificate does not lead to a trusted authority"
     CERTIFICATE_EXPIRED = "the peer's certificate is outside its period of validity"
@@ -141,6 +143,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.NO_COMMON_GROUP: Alert.HANDSHAKE_FAILURE,
     Reason.NO_COMMON_SIGNATURE: Alert.HANDSHAKE_FAILURE,
     Reason.NO_COMMON_ALPN: Alert.NO_APPLICATION_PROTOCOL,
+    Reason.NO_COMMON_CERTIFICATE_TYPE: Alert.UNSUPPORTED_CERTIFICATE,
     Reason.NO_COMMON_PSK: Alert.UNKNOWN_PSK_IDENTITY,
     Reason.UNKNOWN_NAME: Alert.UNRECOGNIZED_NAME,
     Reason.MISSING_EXTENSION: Alert.MISSING_EXTENSION,
@@ -166,6 +169,7 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
     Reason.CERTIFICATE_REQUIRED: Alert.CERTIFICATE_REQUIRED,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,
+    Reason.UNKNOWN_KEY: Alert.CERTIFICATE_UNKNOWN,
     Reason.BAD_COMPRESSION: Alert.BAD_CERTIFICATE,
     Reason.UNTRUSTED_CERTIFICATE: Alert.UNKNOWN_CA,
     Reason.CERTIFICATE_EXPIRED: Alert.CERTIFICATE_EXPIRED,

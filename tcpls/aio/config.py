@@ -84,6 +84,8 @@ class CommonConfig:
 @dataclass(frozen=True, kw_only=True)
 class ClientConfig(CommonConfig):
     """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only.
+    `server_keys` is a PEM file of public keys that the server may show in place of a certificate (RFC 7250); without
+    `ca_file`, it must.
 
     The first `key_shares` groups get a key share at once; None: the first, and with a hybrid also its curve alone.
     With `tickets`, sessions are resumed, and what servers give for the next ones is kept there.
@@ -96,6 +98,7 @@ class ClientConfig(CommonConfig):
     """
 
     ca_file: str | Path | None = None
+    server_keys: str | Path | None = None
     verify: bool = True
     server_name: str | None = None
     key_shares: int | None = None
@@ -112,7 +115,8 @@ class ServerConfig(CommonConfig):
     `known_names_only` the latter are refused (unrecognized_name).
 
     `client_auth`: whether clients are asked for a certificate (REQUEST), and those refused that have none (REQUIRE).
-    What they show must lead to `client_ca_file`, a PEM file; that of a resumed session still must. Clients with a
+    What they show must lead to `client_ca_file`, a PEM file, or be one of the public keys in `client_keys`, another;
+    that of a resumed session still must. Clients with a
     pre-shared key are known by it, and not asked.
 
     `tickets` is how many session tickets a client gets that does not ask for a number (0: nobody gets any, and none
@@ -132,6 +136,7 @@ class ServerConfig(CommonConfig):
     known_names_only: bool = False
     client_auth: ClientAuth = ClientAuth.NONE
     client_ca_file: str | Path | None = None
+    client_keys: str | Path | None = None
     tickets: int = DEFAULT_TICKETS
     ticket_lifetime: int = DEFAULT_LIFETIME
     ticket_keys: KeyVault | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,8 @@ from tcpls.errors import ConfigurationError
 from tcpls.tls.config import ClientAuth, Identity
 from tcpls.tls.connection import Established
 from tcpls.tls.der import DerError
-from tcpls.tls.engine import Trust
 from tcpls.tls.engines import Library
-from tcpls.tls.x509 import Certificate, common_name
+from tcpls.tls.x509 import Certificate, common_name, pem_blocks, public_key_of
 
 if TYPE_CHECKING:
     from tcpls.aio.config import CommonConfig, ServerConfig
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """PEM files: a certificate's chain, leaf first, and its private key."""
+    """PEM files: a certificate's chain, leaf first, and its private key.
 
-    certificate: str | Path
+    Without a certificate the key is shown as it is (RFC 7250), to whoever takes that.
+    """
+
     private_key: str | Path
+    certificate: str | Path | None = None
 
 
 def credentials_of(config: CommonConfig) -> Iterator[Credential]:
@@ -39,7 +42,28 @@ def credentials_of(config: CommonConfig) -> Iterator[Credential]:
 
 def load_identities(config: CommonConfig, library: Library) -> tuple[Identity, ...]:
     """Raises `ConfigurationError`, which names the file."""
-    return tuple(library.load_identity(each.certificate, each.private_key) for each in credentials_of(config))
+    return tuple(
+        library.load_raw_identity(each.private_key)
+        if each.certificate is None
+        else library.load_identity(each.certificate, each.private_key)
+        for each in credentials_of(config)
+    )
+
+
+def load_public_keys(path: str | Path | None) -> tuple[bytes, ...]:
+    """The SubjectPublicKeyInfos of a PEM file with public keys. Raises `ConfigurationError`, which names it."""
+    if path is None:
+        return ()
+    try:
+        found = tuple(pem_blocks(Path(path).read_bytes(), b"PUBLIC KEY"))
+        usable = bool(found) and all(public_key_of(info).kind is not None for info in found)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    except DerError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"{path}: no public keys in PEM form, or not of a kind that is supported")
+    return found
 
 
 def server_identities(config: ServerConfig, library: Library) -> tuple[Identity, ...]:
@@ -49,16 +73,22 @@ def server_identities(config: ServerConfig, library: Library) -> tuple[Identity,
     return identities
 
 
-def client_trust(config: ServerConfig, library: Library) -> Trust | None:
-    """Whose clients a server knows. Raises `ConfigurationError`."""
-    if (config.client_auth is ClientAuth.NONE) is not (config.client_ca_file is None):
-        raise ConfigurationError("client authentication needs the clients' authorities, and they are for nothing else")
-    return None if config.client_ca_file is None else library.load_trust(config.client_ca_file)
+def check_client_authentication(config: ServerConfig) -> None:
+    """Raises `ConfigurationError` unless it is said which clients are known, exactly when they are asked."""
+    told = config.client_ca_file is not None or config.client_keys is not None
+    if (config.client_auth is ClientAuth.NONE) is told:
+        raise ConfigurationError("client authentication needs the clients' authorities or keys, and nothing else does")
 
 
 def fingerprint(config: CommonConfig) -> bytes:
     """What tells the identities of one configuration from those of another; nothing secret is in it."""
-    return b"".join(hashlib.sha256(Path(each.certificate).read_bytes()).digest() for each in credentials_of(config))
+    # Of a key without a certificate, its file's name: a digest of a private key is nothing to keep.
+    return b"".join(
+        hashlib.sha256(
+            os.fsencode(each.private_key) if each.certificate is None else Path(each.certificate).read_bytes()
+        ).digest()
+        for each in credentials_of(config)
+    )
 
 
 def describe_peer(established: Established, psk: str) -> str:
@@ -67,6 +97,8 @@ def describe_peer(established: Established, psk: str) -> str:
     if established.peer_certificates:
         leaf = established.peer_certificates[0]
         return f"{_subject(leaf)}, certificate {hashlib.sha256(leaf).hexdigest()}, {said}"
+    if established.peer_raw_key:
+        return f"raw public key {hashlib.sha256(established.peer_raw_key).hexdigest()}, {said}"
     if psk:
         return f"whoever has the pre-shared key {psk!r}"
     if established.resumed and established.verified:

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 
 from tcpls.aio import ech
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
-from tcpls.aio.identity import client_trust, fingerprint, load_identities, server_identities
+from tcpls.aio.identity import (
+    check_client_authentication,
+    fingerprint,
+    load_identities,
+    load_public_keys,
+    server_identities,
+)
 from tcpls.aio.tickets import TicketScope
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.kernel.program import ABI, Mode
@@ -142,7 +148,13 @@ class _TrustsNobody:
         raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "there are no authorities here")
 
 
-def _trust(config: ClientConfig, library: engines.Library) -> Trust:
+def _trust(config: ClientConfig, library: engines.Library) -> Trust | None:
+    if not config.verify:
+        if config.server_keys is not None:
+            raise ConfigurationError("a server whose key is expected is verified by it")
+        return None
+    if config.server_keys is not None and config.ca_file is None:
+        return None
     if config.ca_file is not None:
         return library.load_trust(config.ca_file)
     try:
@@ -163,7 +175,8 @@ class ClientSetup:
         library = engines.library(config.engine)
         self._tls = tls_config.ClientConfig(
             server_name=self._name,
-            trust=_trust(config, library) if config.verify else None,
+            trust=_trust(config, library),
+            server_keys=load_public_keys(config.server_keys),
             shares=config.key_shares,
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,
@@ -194,6 +207,8 @@ class ClientSetup:
             settings.update(b" unverified")
         elif config.ca_file is not None:
             settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
+        if config.server_keys is not None:
+            settings.update(b" keys " + hashlib.sha256(Path(config.server_keys).read_bytes()).digest())
         if shown := fingerprint(config):
             # A session in which this client was known is not resumed as somebody else.
             settings.update(b" identity " + shown)
@@ -239,6 +254,7 @@ class ServerSetup:
         self._key_log = config.key_log
         library = engines.library(config.engine)
         identities = server_identities(config, library)
+        check_client_authentication(config)
         self._config = tls_config.ServerConfig(
             identities=identities,
             answer=self._answer,
@@ -250,7 +266,8 @@ class ServerSetup:
             esni=ech.server_esni(config, library.engine),
             known_names_only=config.known_names_only,
             client_auth=config.client_auth,
-            client_trust=client_trust(config, library),
+            client_trust=None if config.client_ca_file is None else library.load_trust(config.client_ca_file),
+            client_keys=load_public_keys(config.client_keys),
             **_common(config, library.engine),
         )
 

@@ -53,6 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     trust = parser.add_argument_group("trust")
     trust.add_argument("--ca-certs", metavar="FILE", help="PEM authorities to trust instead of the system's")
+    trust.add_argument(
+        "--server-keys",
+        metavar="FILE",
+        help="PEM public keys that the server may show instead (must, without --ca-certs)",
+    )
     trust.add_argument("--servername", metavar="NAME", help="the name to ask and check for (HOST)")
     trust.add_argument("--insecure", action="store_true", help="trust any certificate; says so")
     trust.add_argument(
@@ -144,6 +149,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
         raise UsageError("which HOST?")
     if arguments.zero_rtt and not arguments.session_ticket:
         raise UsageError("--zero-rtt needs --session-ticket")
+    if arguments.insecure and arguments.server_keys:
+        raise UsageError("--insecure and --server-keys exclude each other")
     try:
         peer_options = tuple(parse_option(text) for group in arguments.peer_option for text in options.split(group))
     except ConfigurationError as error:
@@ -156,6 +163,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         commands=commands,
         config=ClientConfig(
             ca_file=arguments.ca_certs,
+            server_keys=arguments.server_keys,
             credentials=identity.credentials(arguments),
             certificate_compressions=identity.compressions(arguments),
             verify=not arguments.insecure,

@@ -24,6 +24,13 @@ def add_certificates(parser: argparse._ArgumentGroup) -> None:
         "-k", "--private-key", action="append", default=[], metavar="FILE", help="PEM private key of the leaf"
     )
     parser.add_argument(
+        "--raw-key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="PEM private key that is shown without a certificate (RFC 7250) to who takes that; may be repeated",
+    )
+    parser.add_argument(
         "--compress-certificates",
         metavar="LIST",
         help="how, in order: brotli,zstd,zlib or none of them (those that are installed)",
@@ -45,6 +52,7 @@ def add_client_authentication(parser: argparse._ArgumentGroup) -> None:
         help="ask clients for a certificate, or refuse those without one (none)",
     )
     parser.add_argument("--client-ca", metavar="FILE", help="PEM authorities that clients' certificates must lead to")
+    parser.add_argument("--client-keys", metavar="FILE", help="PEM public keys that clients may show instead")
 
 
 def compressions(arguments: argparse.Namespace) -> tuple[str, ...] | None:
@@ -61,17 +69,18 @@ def credentials(arguments: argparse.Namespace) -> tuple[Credential, ...]:
     return tuple(
         Credential(certificate=certificate, private_key=key)
         for certificate, key in zip(arguments.certificate, arguments.private_key, strict=True)
-    )
+    ) + tuple(Credential(private_key=key) for key in arguments.raw_key)
 
 
 def client_authentication(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of a server. Raises `UsageError`."""
     asked = ClientAuth(arguments.client_auth)
-    if asked is not ClientAuth.NONE and not arguments.client_ca:
-        raise UsageError(f"--client-auth {asked.value} needs --client-ca")
-    if asked is ClientAuth.NONE and arguments.client_ca:
-        raise UsageError("--client-ca needs --client-auth")
-    return {"client_auth": asked, "client_ca_file": arguments.client_ca}
+    known = arguments.client_ca or arguments.client_keys
+    if asked is not ClientAuth.NONE and not known:
+        raise UsageError(f"--client-auth {asked.value} needs --client-ca or --client-keys")
+    if asked is ClientAuth.NONE and known:
+        raise UsageError("--client-ca and --client-keys need --client-auth")
+    return {"client_auth": asked, "client_ca_file": arguments.client_ca, "client_keys": arguments.client_keys}
 
 
 def check_policy(policy: ProgramPolicy, *, knows_peers: bool, how: str) -> None:

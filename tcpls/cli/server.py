@@ -204,7 +204,7 @@ async def server(arguments: argparse.Namespace) -> None:
         raise UsageError("--max-sessions is at least 1")
     credentials = identity.credentials(arguments)
     if not arguments.psk and not credentials:
-        raise UsageError("a server needs -c and -k, or --psk")
+        raise UsageError("a server needs -c and -k, --raw-key or --psk")
     clients = identity.client_authentication(arguments)
     handler = choose_handler(arguments)
     host, port, rest = options.parse_endpoint(arguments.words)

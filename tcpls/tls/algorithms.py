@@ -48,6 +48,13 @@ class SignatureScheme(enum.IntEnum):
         return self.name.lower()
 
 
+class CertificateType(enum.IntEnum):
+    """What a Certificate message carries (RFC 7250)."""
+
+    X509 = 0
+    RAW_PUBLIC_KEY = 2
+
+
 DEFAULT_GROUPS = (
     Group.X25519MLKEM768,
     Group.SECP256R1MLKEM768,

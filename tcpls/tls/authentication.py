@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tcpls.errors import HandshakeError, Reason
+from tcpls.errors import CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import SignatureScheme
 from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress
 from tcpls.tls.config import Identity
-from tcpls.tls.engine import PublicKey
+from tcpls.tls.engine import CryptoEngine, PublicKey
 from tcpls.tls.extensions import Extensions, ExtensionType
 from tcpls.tls.flow import Flow, Peer
 from tcpls.tls.messages import Certificate, CertificateVerify, HandshakeType, Message, signed_content
@@ -27,7 +27,7 @@ class Chosen:
 
 def show(flow: Flow, chosen: Chosen, context: bytes, *, by_client: bool) -> None:
     """Sends Certificate, or CompressedCertificate in its place, and CertificateVerify."""
-    message = Certificate(context, chosen.identity.chain).write()
+    message = Certificate(context, chosen.identity.entries).write()
     flow.send(message if chosen.compression is None else compress(chosen.compression, message))
     content = signed_content(flow.transcript.digest(), by_client=by_client)
     flow.send(CertificateVerify(chosen.scheme, chosen.identity.signer.sign(chosen.scheme, content)).write())
@@ -47,6 +47,19 @@ def read_certificate(message: Message, asked: Extensions, compressions: Collecti
     if message.kind == HandshakeType.COMPRESSED_CERTIFICATE:
         body = Reader(CompressedCertificate.read(body).expand(compressions))
     return Certificate.read(body, asked.keys())
+
+
+def read_raw_key(certificate: Certificate, engine: CryptoEngine, known: Collection[bytes]) -> tuple[Peer, PublicKey]:
+    """What a Certificate says that has a raw public key: the peer, which is known if it has that key, and the key."""
+    # RFC 8446 4.4.2: no more than one entry.
+    if len(certificate.chain) > 1:
+        raise HandshakeError(Reason.BAD_VALUE, f"{len(certificate.chain)} raw public keys")
+    info = certificate.chain[0]
+    key = engine.raw_public_key(info)
+    # RFC 7250 section 6: the binding of a key to a name is not the key's; these were agreed on before.
+    if info not in known:
+        raise CertificateError(Reason.UNKNOWN_KEY)
+    return Peer(raw_key=info, verified=True), key
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,46 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from tcpls.errors import CertificateError, HandshakeError, Reason
-from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
-from tcpls.tls.authentication import Claim, certificate_messages, read_certificate
+from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES, CertificateType
+from tcpls.tls.authentication import Claim, certificate_messages, read_certificate, read_raw_key
 from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientAuth, ServerConfig
-from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
+from tcpls.tls.engine import PublicKey
+from tcpls.tls.extensions import Extensions, ExtensionType, read_certificate_types, write_authorities, write_code_points
 from tcpls.tls.flow import Peer, State
-from tcpls.tls.messages import CertificateRequest, HandshakeType, Message
+from tcpls.tls.messages import Certificate, CertificateRequest, ClientHello, HandshakeType, Message
 from tcpls.tls.server_finish import ExpectFinished, Server
 from tcpls.tls.tickets import TicketState
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client is asked for, and the type of certificate that it is to answer with."""
+
+    message: CertificateRequest
+    shown: CertificateType
+
 
 MAX_AUTHORITIES = 1 << 14
 """Bytes of names that clients are told: those of a whole system's authorities would be a burden and of no use."""
 
 
-def certificate_request(config: ServerConfig) -> CertificateRequest | None:
-    """What clients are asked for; None: nothing."""
+def certificate_request(config: ServerConfig, hello: ClientHello) -> Request | None:
+    """None: this client is not asked."""
     if config.client_auth is ClientAuth.NONE:
         return None
+    contents = hello.extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE)
+    offered = (CertificateType.X509,) if contents is None else read_certificate_types(contents)
+    shown = next((each for each in config.client_types if each in offered), None)
+    if shown is None:
+        # RFC 7250 4.2: no type in common is an unsupported_certificate. Who has said nothing may have nothing.
+        if contents is not None or config.client_auth is ClientAuth.REQUIRE:
+            raise HandshakeError(Reason.NO_COMMON_CERTIFICATE_TYPE)
+        return None
+    return Request(_request(config), shown)
+
+
+def _request(config: ServerConfig) -> CertificateRequest:
     extensions: Extensions = {
         ExtensionType.SIGNATURE_ALGORITHMS: write_code_points(config.schemes),
         ExtensionType.SIGNATURE_ALGORITHMS_CERT: write_code_points((*config.schemes, *CERTIFICATE_ONLY_SCHEMES)),
@@ -42,6 +64,7 @@ class ExpectCertificate:
 
     server: Server
     request: CertificateRequest
+    shown: CertificateType
     finished: ExpectFinished
 
     @property
@@ -60,10 +83,16 @@ class ExpectCertificate:
                 raise HandshakeError(Reason.CERTIFICATE_REQUIRED)
             flow.transcript.add(message.raw)
             return self.finished
-        key = config.engine.public_key(certificate.chain[0])
-        peer = Peer(certificate.chain, verified=verify_chain(self.server, certificate.chain))
+        peer, key = self._judge(certificate)
         flow.transcript.add(message.raw)
         return ExpectCertificateVerify(self.finished, Claim(peer, key, config.schemes))
+
+    def _judge(self, certificate: Certificate) -> tuple[Peer, PublicKey]:
+        config = self.server.config
+        if self.shown is CertificateType.RAW_PUBLIC_KEY:
+            return read_raw_key(certificate, config.engine, config.client_keys)
+        key = config.engine.public_key(certificate.chain[0])
+        return Peer(certificate.chain, verified=verify_chain(self.server, certificate.chain)), key
 
 
 @dataclass(slots=True)
@@ -77,7 +106,9 @@ class ExpectCertificateVerify:
     def receive(self, message: Message) -> State:
         finished, peer = self.finished, self.claim.peer
         self.claim.check(finished.flow, message, by_client=True)
-        finished.outcome = replace(finished.outcome, peer_certificates=peer.certificates, verified=peer.verified)
+        finished.outcome = replace(
+            finished.outcome, peer_certificates=peer.certificates, peer_raw_key=peer.raw_key, verified=peer.verified
+        )
         return finished
 
 
@@ -99,6 +130,8 @@ def authenticates(server: Server, state: TicketState) -> bool:
     if state.psk_identity is not None:
         # Whoever takes a key away takes what it has begun away too.
         return any(psk.identity == state.psk_identity for psk in server.config.psks)
+    if state.peer_raw_key:
+        return state.peer_raw_key in server.config.client_keys
     if not state.peer_certificates:
         return server.config.client_auth is not ClientAuth.REQUIRE
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.algorithms import Group
+from tcpls.tls.algorithms import CertificateType, Group
 from tcpls.tls.authentication import Chosen, show
 from tcpls.tls.client_hello import Client
 from tcpls.tls.early_data import EarlyData
@@ -46,10 +46,15 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What EncryptedExtensions told. `extra`: the extensions that TLS does not know."""
+    """What EncryptedExtensions told. `extra`: the extensions that TLS does not know.
+
+    `server_type`: what the server is going to show; `client_type`: what the client may.
+    """
 
     alpn: bytes | None
     extra: dict[int, bytes]
+    server_type: CertificateType
+    client_type: CertificateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class ExpectFinished:
                 alpn=self.told.alpn,
                 server_name=agreed.client.config.server_name,
                 peer_certificates=peer.certificates,
+                peer_raw_key=peer.raw_key,
                 peer_extensions=self.told.extra,
                 read_secret=secrets.server,
                 write_secret=secrets.client,

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tcpls.errors import HandshakeError, Reason
+from tcpls.tls.algorithms import CertificateType
 from tcpls.tls.client_finish import Agreed, ExpectFinished, Told
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.extensions import (
@@ -14,6 +15,7 @@ from tcpls.tls.extensions import (
     Extensions,
     ExtensionType,
     read_alpn,
+    read_certificate_type,
     read_code_points,
     read_record_size_limit,
 )
@@ -29,7 +31,7 @@ class ExpectEncryptedExtensions:
     accepts: Collection[int] = field(default=(HandshakeType.ENCRYPTED_EXTENSIONS,), init=False)
 
     def receive(self, message: Message) -> State:
-        offered = self.agreed.hello.extensions
+        config, offered = self.agreed.client.config, self.agreed.hello.extensions
         extensions = EncryptedExtensions.read(message.body(), offered.keys()).extensions
         alpn = self._read_alpn(extensions)
         # RFC 6066 section 3: the server's server_name is empty.
@@ -45,11 +47,29 @@ class ExpectEncryptedExtensions:
         self.agreed.client.ech.told(extensions)
         self._read_early_data(extensions, alpn)
         self.agreed.client.flow.transcript.add(message.raw)
-        told = Told(alpn, extra)
+        told = Told(
+            alpn,
+            extra,
+            self._certificate_type(extensions, ExtensionType.SERVER_CERTIFICATE_TYPE, config.server_types),
+            self._certificate_type(extensions, ExtensionType.CLIENT_CERTIFICATE_TYPE, config.own_types),
+        )
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
         if self.agreed.psk is None:
             return ExpectCertificate(self.agreed, told)
         return ExpectFinished(self.agreed, told, self._known(), None)
+
+    def _certificate_type(
+        self, extensions: Extensions, kind: ExtensionType, offered: Collection[CertificateType]
+    ) -> CertificateType:
+        contents = extensions.get(kind)
+        # RFC 8446 4.4.2: X.509 unless something else was negotiated.
+        if contents is None:
+            return CertificateType.X509
+        chosen = read_certificate_type(contents)
+        # RFC 7250 4.2: one of those that were offered.
+        if chosen not in offered:
+            raise HandshakeError(Reason.ILLEGAL_CHOICE, f"certificate type {chosen}")
+        return CertificateType(chosen)
 
     def _known(self) -> Peer:
         """The server of a handshake with a pre-shared key: known by the key, or as well as it was at first."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES
+from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES, CertificateType
 from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientConfig, is_address
 from tcpls.tls.early_data import EarlyData
@@ -17,6 +17,7 @@ from tcpls.tls.extensions import (
     Extensions,
     ExtensionType,
     write_alpn,
+    write_certificate_types,
     write_client_shares,
     write_code_points,
     write_cookie,
@@ -67,7 +68,7 @@ class Client:
             # RFC 8446 4.6.1: for the same name, because the certificate of that session was for it.
             and ticket.server_name == config.server_name
             # Whoever wants to know the server cannot resume a session in which it was not looked at.
-            and (ticket.verified or config.trust is None)
+            and (ticket.verified or not config.verifies)
             and any(ticket.psk.fits(suite) for suite in config.suites)
         )
         return ticket if good else None
@@ -129,6 +130,13 @@ def write_hello_extensions(
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     if config.record_size_limit is not None:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
+    # RFC 7250 4.1: nothing is said where it would be X.509 alone.
+    for kind, types in (
+        (ExtensionType.SERVER_CERTIFICATE_TYPE, config.server_types),
+        (ExtensionType.CLIENT_CERTIFICATE_TYPE, config.own_types),
+    ):
+        if types and types != (CertificateType.X509,):
+            extensions[kind] = write_certificate_types(types)
     if config.compressions:
         extensions[ExtensionType.COMPRESS_CERTIFICATE] = write_compressions(config.compressions)
     if early:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tcpls.errors import ConfigurationError
-from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, Group, SignatureScheme
+from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, CertificateType, Group, SignatureScheme
 from tcpls.tls.chain_facts import ChainFacts, chain_facts
 from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression, usable_compressions
 from tcpls.tls.early_data import EarlyDataPolicy
@@ -48,18 +48,35 @@ def is_address(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate chain (DER, the end entity's first), its private key, and the names that it is for."""
+    """A certificate chain (DER, the end entity's first), its private key, and the names that it is for.
+
+    Without a chain, the key is shown as it is (RFC 7250).
+    """
 
     chain: tuple[bytes, ...]
     signer: Signer = field(repr=False)
     names: tuple[str, ...] = ()
 
     @property
+    def certificate_type(self) -> CertificateType:
+        return CertificateType.X509 if self.chain else CertificateType.RAW_PUBLIC_KEY
+
+    @property
+    def entries(self) -> tuple[bytes, ...]:
+        """What a Certificate message has of it."""
+        return self.chain or (self.signer.public_key_info,)
+
+    @property
     def facts(self) -> ChainFacts:
         return chain_facts(self.chain)
 
     def serves(self, name: str) -> bool:
-        """Whether the certificate is for this host name; a wildcard stands for one label (RFC 9525 6.3)."""
+        """Whether the certificate is for this host name; a wildcard stands for one label (RFC 9525 6.3).
+
+        A key without one and without names is for all of them.
+        """
+        if not self.chain and not self.names:
+            return True
         name = name.lower()
         label, _, parent = name.partition(".")
         return name in self.names or (label != "" and parent != "" and f"*.{parent}" in self.names)
@@ -170,6 +187,25 @@ class ClientConfig:
     identities: tuple[Identity, ...] = ()
     compressions: tuple[CertificateCompression, ...] = DEFAULT_COMPRESSIONS
     """Of certificates, both ways; the default is what is installed."""
+    server_keys: tuple[bytes, ...] = ()
+    """SubjectPublicKeyInfos (DER) that a server may show in place of a certificate (RFC 7250). With them, a certificate
+    is taken only if there is `trust` too."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server must be known."""
+        return self.trust is not None or bool(self.server_keys)
+
+    @property
+    def server_types(self) -> tuple[CertificateType, ...]:
+        """What the server may show, the preferred one first."""
+        raw = (CertificateType.RAW_PUBLIC_KEY,) if self.server_keys else ()
+        return raw if self.server_keys and self.trust is None else (*raw, CertificateType.X509)
+
+    @property
+    def own_types(self) -> tuple[CertificateType, ...]:
+        """What this client can show."""
+        return tuple(dict.fromkeys(identity.certificate_type for identity in self.identities))
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -243,13 +279,21 @@ class ServerConfig:
     """With it, tickets allow early data, and it is accepted."""
     client_auth: ClientAuth = ClientAuth.NONE
     client_trust: Trust | None = None
-    """Whose clients are known; None: any certificate is taken, and says nothing."""
+    """Whose clients are known; None: any certificate is taken, and says nothing, unless there are `client_keys`."""
+    client_keys: tuple[bytes, ...] = ()
+    """As `server_keys` of a client."""
     schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
     """What clients may sign with."""
     compressions: tuple[CertificateCompression, ...] = DEFAULT_COMPRESSIONS
     """As a client's."""
     known_names_only: bool = False
     """Whether a client is refused that asks for a name which no identity has."""
+
+    @property
+    def client_types(self) -> tuple[CertificateType, ...]:
+        """What clients may show, the preferred one first."""
+        raw = (CertificateType.RAW_PUBLIC_KEY,) if self.client_keys else ()
+        return raw if self.client_keys and self.client_trust is None else (*raw, CertificateType.X509)
 
     def __post_init__(self) -> None:
         if not (self.identities or self.psks):

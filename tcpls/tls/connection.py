@@ -51,6 +51,7 @@ class Established:
     alpn: bytes | None
     server_name: str | None
     peer_certificates: tuple[bytes, ...]
+    peer_raw_key: bytes
     peer_extensions: dict[int, bytes]
     read_secret: TrafficSecret
     write_secret: TrafficSecret
@@ -179,6 +180,7 @@ class TLSConnection:
             alpn=outcome.alpn,
             server_name=outcome.server_name,
             peer_certificates=outcome.peer_certificates,
+            peer_raw_key=outcome.peer_raw_key,
             peer_extensions=outcome.peer_extensions,
             read_secret=outcome.read_secret,
             write_secret=outcome.write_secret,

@@ -39,9 +39,14 @@ def identity_from_pem(
         own = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (CertificateError, *UNREADABLE):
         raise ConfigurationError(f"{certificate}: the certificate's key is of a kind that is not supported") from None
-    if own != signer.public_bytes:
+    if own != signer.public_key_info:
         raise ConfigurationError(f"{private_key}: this is not the key of the first certificate in {certificate}")
     return Identity(tuple(each.public_bytes(Encoding.DER) for each in chain), signer, _names(chain[0]))
+
+
+def load_raw_identity(private_key: Path | str, password: bytes | None = None) -> Identity:
+    """A key that is shown as it is, without a certificate (RFC 7250)."""
+    return Identity((), _load_signer(_read(private_key), password, str(private_key), None))
 
 
 def _read(path: Path | str) -> bytes:

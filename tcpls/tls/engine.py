@@ -46,6 +46,10 @@ class Signer(Protocol):
     def schemes(self) -> tuple[SignatureScheme, ...]:
         """The schemes that this key can sign with, the preferred one first."""
 
+    @property
+    def public_key_info(self) -> bytes:
+        """The public half as SubjectPublicKeyInfo in DER."""
+
     def sign(self, scheme: SignatureScheme, data: bytes) -> bytes: ...
 
 

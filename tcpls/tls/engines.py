@@ -42,6 +42,8 @@ class Library:
     engine: CryptoEngine
     load_identity: LoadIdentity
     identity_from_pem: IdentityFromPem
+    load_raw_identity: Callable[[Path | str], Identity]
+    """Of a private key's file: shown without a certificate (RFC 7250)."""
     load_trust: Callable[[Path | str], Trust]
     trust_from_pem: Callable[[bytes, str], Trust]
     """Of PEM in memory, and what errors call it."""
@@ -67,6 +69,7 @@ def _openssl() -> Library:
         OPENSSL,
         credentials.load_identity,
         credentials.identity_from_pem,
+        credentials.load_raw_identity,
         trust.load_trust,
         trust.TrustStore.from_pem,
         trust.system_trust,
@@ -85,6 +88,7 @@ def _minicrypto() -> Library:
         MINICRYPTO,
         files.load_identity,
         files.identity_from_pem,
+        files.load_raw_identity,
         files.load_trust,
         files.MiniTrustStore.from_pem,
         files.system_trust,

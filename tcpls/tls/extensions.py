@@ -336,6 +336,29 @@ def write_record_size_limit(limit: int) -> bytes:
     return write_u16(limit)
 
 
+# client_certificate_type and server_certificate_type (RFC 7250 section 3)
+
+
+def read_certificate_types(contents: Buffer) -> bytes:
+    """Of a ClientHello: known and unknown types."""
+    reader = Reader(contents)
+    types = reader.opaque(1, least=1)
+    reader.end()
+    return types
+
+
+def write_certificate_types(types: Sequence[int]) -> bytes:
+    return bytes((len(types), *types))
+
+
+def read_certificate_type(contents: Buffer) -> int:
+    """Of EncryptedExtensions: the one that was chosen."""
+    reader = Reader(contents)
+    chosen = reader.u8()
+    reader.end()
+    return chosen
+
+
 # psk_key_exchange_modes (RFC 8446 4.2.9)
 
 

@@ -69,12 +69,14 @@ class ReadSecret:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who the peer is. `certificates`: its chain in DER. `scheme`: that it proved to have the key with.
+    """Who the peer is. `certificates`: its chain in DER; or else `raw_key`: its SubjectPublicKeyInfo (RFC 7250).
 
-    `verified`: this end knows the peer by that chain, or by a key that both share.
+    `scheme`: that it proved to have the key with. `verified`: this end knows the peer by one of them, or by a key that
+    both share.
     """
 
     certificates: tuple[bytes, ...] = ()
+    raw_key: bytes = b""
     scheme: SignatureScheme | None = None
     verified: bool = False
 
@@ -96,6 +98,7 @@ class Outcome:
     alpn: bytes | None
     server_name: str | None
     peer_certificates: tuple[bytes, ...]
+    peer_raw_key: bytes
     peer_extensions: dict[int, bytes]
     read_secret: TrafficSecret
     write_secret: TrafficSecret

@@ -17,16 +17,18 @@ from tcpls.tls.extensions import Extensions, ExtensionType, read_authorities, re
 class Wanted:
     """What the peer says about the certificates that it can use. `authorities`: names in DER; empty: any.
 
-    `schemes` are for the signature over the handshake, `certificate_schemes` for those of the chain.
+    `schemes` are for the signature over the handshake, `certificate_schemes` for those of the chain. `types`: in the
+    peer's order.
     """
 
     schemes: Collection[int]
     certificate_schemes: Collection[int]
     authorities: Collection[bytes]
     compressions: Collection[int]
+    types: Sequence[int]
 
     @classmethod
-    def read(cls, extensions: Extensions) -> Wanted:
+    def read(cls, extensions: Extensions, types: Sequence[int]) -> Wanted:
         """Of a ClientHello or of a CertificateRequest: both must have signature_algorithms (RFC 8446 4.2.3, 4.3.2)."""
         schemes = read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS))
         others = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS_CERT)
@@ -38,6 +40,7 @@ class Wanted:
             schemes if others is None else read_code_points(others),
             () if authorities is None else read_authorities(authorities),
             () if compressions is None else read_compressions(compressions),
+            types,
         )
 
     def scheme(self, identity: Identity) -> SignatureScheme | None:
@@ -50,7 +53,13 @@ class Wanted:
 
     def trusts(self, identity: Identity) -> bool:
         """Whether one of the peer's authorities has issued a certificate of the chain."""
-        return not self.authorities or any(issuer in self.authorities for issuer in identity.facts.issuers)
+        if not self.authorities or not identity.chain:
+            return True
+        return any(issuer in self.authorities for issuer in identity.facts.issuers)
+
+    def rank(self, identity: Identity) -> tuple[int, bool, bool]:
+        """Of the identities that the peer can use, the one to show has the least."""
+        return self.types.index(identity.certificate_type), not self.follows(identity), not self.trusts(identity)
 
     def chosen(
         self, identity: Identity, scheme: SignatureScheme, compressions: Sequence[CertificateCompression]
@@ -63,7 +72,7 @@ class Wanted:
 def choose_for_server(config: ClientConfig, wanted: Wanted) -> Chosen | None:
     """The first of a client's that the server can verify and asks for; None: it has none for this server."""
     for identity in config.identities:
-        scheme = wanted.scheme(identity)
+        scheme = wanted.scheme(identity) if identity.certificate_type in wanted.types else None
         # RFC 8446 4.4.2.3: signed by acceptable algorithms only, and issued by an authority that the server lists.
         if scheme is not None and wanted.follows(identity) and wanted.trusts(identity):
             return wanted.chosen(identity, scheme, config.compressions)
@@ -74,7 +83,11 @@ def choose_for_client(config: ServerConfig, name: str | None, wanted: Wanted) ->
     """A server's for this name, whose key the client can verify."""
     if not config.identities:
         raise HandshakeError(Reason.NO_COMMON_PSK)
-    named = [identity for identity in config.identities if name is not None and identity.serves(name)]
+    usable = [identity for identity in config.identities if identity.certificate_type in wanted.types]
+    # RFC 7250 4.2: no type in common is an unsupported_certificate.
+    if not usable:
+        raise HandshakeError(Reason.NO_COMMON_CERTIFICATE_TYPE)
+    named = [identity for identity in usable if name is not None and identity.serves(name)]
     # RFC 6066 section 3: a server may go on with a name that it does not know, or refuse it.
     if name is not None and not named and config.known_names_only:
         raise HandshakeError(Reason.UNKNOWN_NAME, name)
@@ -85,5 +98,5 @@ def choose_for_client(config: ServerConfig, name: str | None, wanted: Wanted) ->
         raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
     # RFC 8446 4.4.2.2: a chain that the client says it can follow goes ahead of others; without any, the server should
     # go on all the same, because the client may know more than it says.
-    identity, scheme = min(found, key=lambda each: (not wanted.follows(each[0]), not wanted.trusts(each[0])))
+    identity, scheme = min(found, key=lambda each: wanted.rank(each[0]))
     return wanted.chosen(identity, scheme, config.compressions)

@@ -284,6 +284,10 @@ class MiniSigner:
         if not self.schemes:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
 
+    @property
+    def public_key_info(self) -> bytes:
+        return bytes(self._key.public_key().export_key(format="DER"))
+
     def belongs_to(self, key: Key) -> bool:
         """Whether this is the private half of a public key."""
         return bool(self._key.public_key() == key)

@@ -148,6 +148,11 @@ def identity_from_pem(
     return Identity(tuple(each.der for each in chain), signer, chain[0].extensions.names)
 
 
+def load_raw_identity(private_key: Path | str, password: bytes | None = None) -> Identity:
+    """As `credentials.load_raw_identity`."""
+    return Identity((), _load_signer(_read(private_key), password, str(private_key), None))
+
+
 _KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 

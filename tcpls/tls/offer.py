@@ -16,6 +16,7 @@ from tcpls.tls.extensions import (
     Place,
     check_places,
     read_authorities,
+    read_certificate_types,
     read_client_shares,
     read_code_points,
     read_offered_versions,
@@ -63,6 +64,9 @@ class Offer:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
         if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
             read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
+        for kind in (ExtensionType.SERVER_CERTIFICATE_TYPE, ExtensionType.CLIENT_CERTIFICATE_TYPE):
+            if kind in extensions:
+                read_certificate_types(extensions[kind])
         if ExtensionType.COMPRESS_CERTIFICATE in extensions:
             read_compressions(extensions[ExtensionType.COMPRESS_CERTIFICATE])
         # RFC 8446 4.2.10: in a ClientHello it is empty.

@@ -239,8 +239,7 @@ class OpenSSLSigner:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
 
     @property
-    def public_bytes(self) -> bytes:
-        """The public half as SubjectPublicKeyInfo, to compare with a certificate's."""
+    def public_key_info(self) -> bytes:
         return self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def sign(self, scheme: SignatureScheme, data: bytes) -> bytes:

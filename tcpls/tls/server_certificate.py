@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.authentication import Claim, certificate_messages, read_certificate
+from tcpls.errors import CertificateError, HandshakeError, Reason
+from tcpls.tls.algorithms import CertificateType
+from tcpls.tls.authentication import Claim, certificate_messages, read_certificate, read_raw_key
 from tcpls.tls.client_finish import Agreed, ExpectFinished, Reply, Told
+from tcpls.tls.engine import PublicKey
 from tcpls.tls.flow import Peer, State
 from tcpls.tls.identity_choice import Wanted, choose_for_server
-from tcpls.tls.messages import CertificateRequest, HandshakeType, Message
+from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
 
 
 @dataclass(slots=True)
@@ -37,12 +39,23 @@ class ExpectCertificate:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
         if not certificate.chain:
             raise HandshakeError(Reason.NO_CERTIFICATE)
+        peer, key = self._judge(certificate)
+        client.flow.transcript.add(message.raw)
+        claim = Claim(peer, key, config.schemes)
+        return ExpectCertificateVerify(self, claim)
+
+    def _judge(self, certificate: Certificate) -> tuple[Peer, PublicKey]:
+        client = self.agreed.client
+        config, shown = client.config, self.told.server_type
+        # RFC 7250 4.2: a server that knows nothing of types shows a certificate, which may not be what is wanted.
+        if shown not in config.server_types:
+            raise CertificateError(Reason.UNSUPPORTED_CERTIFICATE, "a raw public key is wanted")
+        if shown is CertificateType.RAW_PUBLIC_KEY:
+            return read_raw_key(certificate, config.engine, config.server_keys)
         key = config.engine.public_key(certificate.chain[0])
         if config.trust is not None and config.server_name is not None:
             config.trust.validate(certificate.chain, config.server_name, client.time)
-        client.flow.transcript.add(message.raw)
-        claim = Claim(Peer(certificate.chain, verified=config.trust is not None), key, config.schemes)
-        return ExpectCertificateVerify(self, claim)
+        return Peer(certificate.chain, verified=config.trust is not None), key
 
     def _request(self, message: Message) -> State:
         request = CertificateRequest.read(message.body())
@@ -50,7 +63,7 @@ class ExpectCertificate:
         if request.context:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
         client = self.agreed.client
-        chosen = choose_for_server(client.config, Wanted.read(request.extensions))
+        chosen = choose_for_server(client.config, Wanted.read(request.extensions, (self.told.client_type,)))
         client.flow.transcript.add(message.raw)
         return ExpectCertificate(self.agreed, self.told, Reply(request.context, chosen))
 

@@ -95,6 +95,7 @@ class Issue:
                 remembered=self.remembered,
                 max_early_data=limit,
                 peer_certificates=outcome.peer_certificates,
+                peer_raw_key=outcome.peer_raw_key,
                 psk_identity=outcome.psk_identity,
                 until=outcome.until,
             )

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpls.errors import ApiMisuse
-from tcpls.tls.algorithms import Group
+from tcpls.tls.algorithms import CertificateType, Group
 from tcpls.tls.authentication import Chosen, show
-from tcpls.tls.client_certificate import ExpectCertificate, authenticates, certificate_request
+from tcpls.tls.client_certificate import ExpectCertificate, Request, authenticates, certificate_request
 from tcpls.tls.config import Answer
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.server import NO_ECH, Heard, hear
@@ -18,6 +18,7 @@ from tcpls.tls.extensions import (
     TLS_1_3,
     Extensions,
     ExtensionType,
+    read_certificate_types,
     write_alpn,
     write_record_size_limit,
     write_server_share,
@@ -152,15 +153,17 @@ class _Reply:
         alpn = choose_alpn(config, self.offer)
         answer = config.answer(self.offer.hello)
         tickets = self._ticket_count()
+        # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
+        request = None if chosen is None else certificate_request(config, self.offer.hello)
         encrypted = self._encrypted_extensions(alpn, answer, tickets)
+        encrypted.extensions.update(self._certificate_types(chosen, request))
         flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, answer.remembered, retried=self.retried)
         if flow.early_data.accepted:
             encrypted.extensions[ExtensionType.EARLY_DATA] = b""
         secrets = self._hello()
         flow.send(encrypted.write())
-        request = None if chosen is None else certificate_request(config)
         if request is not None:
-            flow.send(request.write())
+            flow.send(request.message.write())
         if chosen is not None:
             show(flow, chosen, b"", by_client=False)
         flow.send(Finished(secrets.server.verify_data(flow.transcript.digest())).write())
@@ -175,6 +178,7 @@ class _Reply:
             alpn=alpn,
             server_name=self.offer.server_name,
             peer_certificates=peer.certificates,
+            peer_raw_key=peer.raw_key,
             peer_extensions={
                 kind: contents for kind, contents in self.offer.hello.extensions.items() if kind not in PLACES
             },
@@ -196,22 +200,35 @@ class _Reply:
         issue = Issue(self.server, tickets, answer.remembered)
         finished = ExpectFinished(flow, secrets, application, outcome, issue)
         if request is not None:
-            return ExpectCertificate(self.server, request, finished)
+            return ExpectCertificate(self.server, request.message, request.shown, finished)
         if not flow.early_data.accepted:
             return finished
         flow.may_answer(outcome)
         return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
 
     def _choose_identity(self) -> Chosen:
-        return choose_for_client(self.server.config, self.offer.server_name, Wanted.read(self.offer.hello.extensions))
+        extensions = self.offer.hello.extensions
+        types = extensions.get(ExtensionType.SERVER_CERTIFICATE_TYPE)
+        offered = (CertificateType.X509,) if types is None else read_certificate_types(types)
+        return choose_for_client(self.server.config, self.offer.server_name, Wanted.read(extensions, offered))
+
+    def _certificate_types(self, chosen: Chosen | None, request: Request | None) -> Extensions:
+        """RFC 7250 4.2: what was chosen of each list that the client has sent, if certificates are exchanged at all."""
+        offered, types = self.offer.hello.extensions, Extensions()
+        if chosen is not None and ExtensionType.SERVER_CERTIFICATE_TYPE in offered:
+            types[ExtensionType.SERVER_CERTIFICATE_TYPE] = bytes((chosen.identity.certificate_type,))
+        if request is not None and ExtensionType.CLIENT_CERTIFICATE_TYPE in offered:
+            types[ExtensionType.CLIENT_CERTIFICATE_TYPE] = bytes((request.shown,))
+        return types
 
     def _known_client(self) -> Peer:
         """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""
         psk = self.psk
         if psk is None or psk.state is None or psk.external is not None:
             return Peer(verified=psk is not None)
-        certificates = psk.state.peer_certificates
-        return Peer(certificates, verified=bool(certificates) and self.server.config.client_trust is not None)
+        certificates, raw_key = psk.state.peer_certificates, psk.state.peer_raw_key
+        chain_known = bool(certificates) and self.server.config.client_trust is not None
+        return Peer(certificates, raw_key, verified=chain_known or bool(raw_key))
 
     @property
     def _until(self) -> float:

@@ -189,8 +189,8 @@ def lifetime_until(until: float | None, now: float, lifetime: int) -> int:
 class TicketState:
     """What a server seals into a ticket. `issued` is in milliseconds since 1970, `lifetime` in seconds.
 
-    `peer_certificates` and `psk_identity` are what the client was known by when the session began, if it was. `until`
-    is as in `Ticket`.
+    `peer_certificates`, `peer_raw_key` and `psk_identity` are what the client was known by when the session began, if
+    it was. `until` is as in `Ticket`.
     """
 
     key: bytes = field(repr=False)
@@ -205,6 +205,7 @@ class TicketState:
     peer_certificates: tuple[bytes, ...] = field(default=(), repr=False)
     psk_identity: bytes | None = None
     until: float | None = None
+    peer_raw_key: bytes = field(default=b"", repr=False)
 
     def alive(self, now: int) -> bool:
         """`now`: milliseconds since 1970."""
@@ -231,6 +232,7 @@ class TicketState:
                 writer.opaque(3, certificate)
         writer.opaque(2, self.psk_identity or b"")
         writer.u64(round((self.until or 0) * 1000))
+        writer.opaque(2, self.peer_raw_key)
         return writer.bytes()
 
     @classmethod
@@ -245,6 +247,7 @@ class TicketState:
         server_name, alpn = _ascii(_read_optional(reader)), _read_optional(reader)
         remembered = reader.opaque(2)
         certificates, identity, until = reader.vector(3), reader.opaque(2), _read_time(reader)
+        raw_key = reader.opaque(2)
         reader.end()
         chain = []
         while certificates.remaining:
@@ -262,4 +265,5 @@ class TicketState:
             tuple(chain),
             identity or None,
             until or None,
+            raw_key,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 import tcpls
 from tests.aio.ends import Ends, run
@@ -140,8 +140,8 @@ def test_a_server_of_several_names(ends: Ends, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"client_auth": tcpls.ClientAuth.REQUIRE}, "client authentication needs the clients' authorities"),
-        ({"client_ca_file": "ca.pem"}, "client authentication needs the clients' authorities"),
+        ({"client_auth": tcpls.ClientAuth.REQUIRE}, "client authentication needs the clients' authorities or keys"),
+        ({"client_ca_file": "ca.pem"}, "client authentication needs the clients' authorities or keys"),
         ({"private_key": None}, "go together"),
         ({"certificate": None}, "go together"),
         ({"certificate": None, "private_key": None}, "a server needs a certificate"),
@@ -156,6 +156,63 @@ def test_configurations_of_servers(ends: Ends, settings: dict[str, Any], complai
 
     with pytest.raises(tcpls.ConfigurationError, match=complaint):
         run(test())
+
+
+def public_key(path: Path, *credentials: tcpls.Credential) -> Path:
+    """A file of the public halves."""
+    keys = [load_pem_private_key(Path(each.private_key).read_bytes(), None) for each in credentials]
+    path.write_bytes(
+        b"".join(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys)
+    )
+    return path
+
+
+@pytest.mark.parametrize("engine", ["openssl", "minicrypto"])
+def test_raw_public_keys(ends: Ends, clients: Clients, tmp_path: Path, engine: str) -> None:
+    server_key = tcpls.Credential(private_key=ends.key)
+    client_key = tcpls.Credential(private_key=clients.credential.private_key)
+    keys = public_key(tmp_path / "client.pub", client_key)
+    pinned = public_key(tmp_path / "server.pub", client_key, server_key)
+
+    async def handler(session: tcpls.Session) -> None:
+        stream = await session.accept_stream()
+        await stream.write(session.info().peer.encode())
+        await stream.write_eof()
+
+    async def test() -> None:
+        server = tcpls.ServerConfig(
+            credentials=(server_key,), client_auth=tcpls.ClientAuth.REQUIRE, client_keys=keys, engine=engine
+        )
+        client = tcpls.ClientConfig(
+            server_keys=pinned, credentials=(client_key,), engine=engine, tickets=tcpls.MemoryTicketStore()
+        )
+        async with tcpls.serve(handler, "127.0.0.1", 0, config=server) as listening:
+            for resumed in (False, True):
+                async with tcpls.connect("127.0.0.1", listening.port, config=client) as session:
+                    assert session.info().resumed is resumed
+                    assert resumed or session.info().peer.startswith("raw public key ")
+                    assert session.info().peer.endswith(", verified")
+                    stream = await session.open_stream()
+                    await stream.write_eof()
+                    said = (await stream.read()).decode()
+                    assert said.startswith("raw public key ") and said.endswith(", verified")
+            wrong = tcpls.ClientConfig(server_keys=keys, credentials=(client_key,), engine=engine)
+            with pytest.raises(tcpls.CertificateError, match="none of those that are expected"):
+                await tcpls.connect("127.0.0.1", listening.port, config=wrong)
+
+    run(test())
+
+
+@pytest.mark.parametrize("contents", [b"", b"-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n"])
+def test_files_that_have_no_public_keys(tmp_path: Path, contents: bytes) -> None:
+    (tmp_path / "keys.pub").write_bytes(contents)
+    config = tcpls.ClientConfig(server_keys=tmp_path / "keys.pub")
+    with pytest.raises(tcpls.ConfigurationError, match=r"keys\.pub: no public keys"):
+        run(_connect(config))
+
+
+async def _connect(config: tcpls.ClientConfig) -> None:
+    await tcpls.connect("127.0.0.1", 1, config=config)
 
 
 @pytest.mark.kernel

@@ -101,8 +101,8 @@ def test_compression(start_server: StartServer, run_client: RunClient, tmp_path:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--client-auth", "require"), "--client-auth require needs --client-ca"),
-        (("--client-ca", "ca.pem"), "--client-ca needs --client-auth"),
+        (("--client-auth", "require"), "--client-auth require needs --client-ca or --client-keys"),
+        (("--client-ca", "ca.pem"), "--client-ca and --client-keys need --client-auth"),
         (("-c", "more.pem"), "each -c needs its -k, and each -k its -c"),
         (("--accept-cc", "authenticated"), "--accept-cc authenticated needs --client-auth or --psk"),
     ],
@@ -118,3 +118,32 @@ def test_a_client_that_does_not_care_who_the_server_is() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert "--accept-cc authenticated needs a server that is verified" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["openssl", "minicrypto"])
+def test_raw_public_keys(
+    start_server: StartServer, run_client: RunClient, tmp_path: Path, alice: Pki, engine: str
+) -> None:
+    def generated(name: str) -> tuple[Path, Path]:
+        key, public = tmp_path / f"{name}.key", tmp_path / f"{name}.pub"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, timeout=30)
+        subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, timeout=30)
+        return key, public
+
+    (server_key, server_public), (client_key, client_public) = generated("server"), generated("client")
+    server = start_server(
+        "--root", tmp_path, "--raw-key", server_key, "--client-auth", "require", "--client-keys", client_public,
+        "--client-ca", alice.ca, "--engine", engine,
+    )  # fmt: skip
+    words = "--server-keys", server_public, "--engine", engine
+    # run_client names authorities too, so that a certificate would do as well.
+    done = run_client(server, *words, "--raw-key", client_key, "get", "/1000")
+    assert done.code == 0, done.err
+    assert "the server is raw public key " in done.err
+    server.wait_for("session 1: the client is raw public key [0-9a-f]{64}, verified")
+    assert run_client(server, *words, *own(alice), "get", "/1000").code == 0
+    server.wait_for("session 2: the client is .*, certificate [0-9a-f]{64}, verified")
+    done = run_client(server, "--server-keys", client_public, "--raw-key", client_key, "get", "/1000")
+    assert (done.code, "none of those that are expected" in done.err) == (6, True), done.err
+    done = run_client(server, *words, "--raw-key", server_key, "get", "/1000")
+    assert (done.code, "certificate_unknown" in done.err) == (5, True), done.err

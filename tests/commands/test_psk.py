@@ -52,4 +52,4 @@ def test_imported_keys(start_server: StartServer, run_client: RunClient, tmp_pat
 
 def test_a_server_of_nothing() -> None:
     done = subprocess.run([sys.executable, "-m", "tcpls.server", "--echo"], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (2, "tcpls: a server needs -c and -k, or --psk\n")
+    assert (done.returncode, done.stderr) == (2, "tcpls: a server needs -c and -k, --raw-key or --psk\n")

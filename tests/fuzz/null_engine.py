@@ -46,6 +46,7 @@ class NullShare:
 
 class NullKey:
     schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
+    public_key_info = b"a public key"
 
     def verify(self, scheme: SignatureScheme, signature: bytes, data: bytes) -> None:
         """Everything is genuine."""

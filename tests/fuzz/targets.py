@@ -67,8 +67,8 @@ PARAMETERS = Parameters(
 
 # The first byte of an input says what is configured.
 
-RETRY, ALPN, NARROW, PSK, ECH, EARLY, AUTH = 1, 2, 4, 8, 16, 32, 64
-OPTIONS = (*range(64), AUTH, AUTH | RETRY, AUTH | ECH)
+RETRY, ALPN, NARROW, PSK, ECH, EARLY, AUTH, RAW = 1, 2, 4, 8, 16, 32, 64, 128
+OPTIONS = (*range(64), AUTH, AUTH | RETRY, AUTH | ECH, AUTH | RAW)
 KEY = PreSharedKey(b"identity", bytes(32))
 ECH_FILE = generate(ENGINE, seeded(4), "public.example")
 ECH_CONFIGS = ECH_FILE.configs
@@ -88,6 +88,12 @@ def _ticket(keys: TicketKeys, options: int) -> Ticket:
     return Ticket(identity, bytes(32), SUITE, 7, NOW, 3600, NAME, alpn, verified=True, max_early_data=1000)
 
 
+def _client_identities(options: int) -> tuple[Identity, ...]:
+    if options & RAW:
+        return (Identity((), NullKey()),)
+    return (Identity((b"client's certificate" * 20,), NullKey()),) if options & AUTH else ()
+
+
 def _client_config(options: int) -> ClientConfig:
     return ClientConfig(
         server_name=NAME,
@@ -101,7 +107,8 @@ def _client_config(options: int) -> ClientConfig:
         tickets=2,
         ticket=_ticket(TicketKeys(ENGINE, seeded(3)), options) if options & EARLY else None,
         early_data=bool(options & EARLY),
-        identities=(Identity((b"client's certificate" * 20,), NullKey()),) if options & AUTH else (),
+        identities=_client_identities(options),
+        server_keys=(NullKey.public_key_info,) if options & RAW else (),
         engine=ENGINE,
     )
 
@@ -112,7 +119,12 @@ def _server_config(options: int) -> ServerConfig:
     _ticket(keys, options)
     return ServerConfig(
         # What is long goes out compressed.
-        identities=(Identity((b"certificate" * (20 if options & AUTH else 1), b"issuer"), NullKey(), (NAME,)),),
+        identities=(
+            Identity((), NullKey())
+            if options & RAW
+            else Identity((b"certificate" * (20 if options & AUTH else 1), b"issuer"), NullKey(), (NAME,)),
+        ),
+        client_keys=(NullKey.public_key_info,) if options & RAW else (),
         alpn=(b"h2",) if options & ALPN else (),
         groups=(Group.SECP256R1,) if options & RETRY else (Group.X25519, Group.SECP256R1),
         suites=(SUITE,) if options & NARROW else tuple(CipherSuite),

@@ -39,6 +39,10 @@ class Noted:
             raise Unimplemented(f"signatures with {', '.join(f'{each:#06x}' for each in prefs)}")
         self.schemes = tuple(SignatureScheme(scheme) for scheme in wanted) if prefs else signer.schemes
 
+    @property
+    def public_key_info(self) -> bytes:
+        return self._signer.public_key_info
+
     def sign(self, scheme: SignatureScheme, data: bytes) -> bytes:
         self._used.append(self._number)
         return self._signer.sign(scheme, data)

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from tcpls.errors import Alert, HandshakeError, Reason
-from tcpls.tls.algorithms import SignatureScheme
+from tcpls.tls.algorithms import CertificateType, SignatureScheme
 from tcpls.tls.config import ClientAuth, Identity
 from tcpls.tls.extensions import ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Epoch, MessageToSend
@@ -50,7 +50,7 @@ def wanted(*schemes: int, certificates: tuple[int, ...] | None = None, authoriti
         extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT] = write_code_points(certificates)
     if authorities:
         extensions[ExtensionType.CERTIFICATE_AUTHORITIES] = write_authorities(authorities)
-    return Wanted.read(extensions)
+    return Wanted.read(extensions, (CertificateType.X509,))
 
 
 def of_server(identities: tuple[Identity, ...], asked: Wanted, name: str | None = NAME, **changes: Any) -> Identity:
@@ -143,7 +143,7 @@ def test_both_ends_say_what_they_can_use(auth: ClientAuth) -> None:
     client = ClientHandshake(client_config(), random=seeded(1), time=TIME)
     (event,) = (event for event in client.events() if isinstance(event, MessageToSend))
     hello = ClientHello.read(Reader(event.data[4:]))
-    asked = Wanted.read(hello.extensions)
+    asked = Wanted.read(hello.extensions, (CertificateType.X509,))
     assert set(asked.certificate_schemes) == {*asked.schemes, 0x0401, 0x0501, 0x0601}
     server = ServerHandshake(server_config(client_auth=auth), random=seeded(2), time=TIME)
     server.receive(Epoch.INITIAL, event.data)
