@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tcpls.tls.der import OID, SEQUENCE, SET, Der, DerError
+from tcpls.tls.der import SEQUENCE, SET, Der, DerError
 from tcpls.tls.x509_algorithms import KIND_BY_ALGORITHM, KeyKind
 from tcpls.tls.x509_extensions import Extensions, read_extensions
 
@@ -112,7 +112,7 @@ def _name(reader: Der) -> bytes:
             raise DerError("a part of a name without attributes")
         while attributes.tag is not None:
             attribute = attributes.sub()
-            attribute.take(OID)
+            attribute.oid()
             attribute.any()
             attribute.end()
     return whole

@@ -207,10 +207,8 @@ def _network(contents: bytes) -> Network:
     length = mask.bit_count()
     if mask != ((1 << length) - 1) << (8 * half - length):
         raise DerError("a network's mask with holes")
-    try:
-        return ipaddress.ip_network((contents[:half], length))
-    except ValueError:
-        raise DerError("a network with bits outside its mask") from None
+    # Bits outside the mask say nothing.
+    return ipaddress.ip_network((contents[:half], length), strict=False)
 
 
 _READERS = {

@@ -14,12 +14,14 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import FileTicketStore, TicketScope
-from tcpls.errors import CertificateError, ConfigurationError, PeerError
+from tcpls.errors import CertificateError, ConfigurationError, PeerError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.der import SEQUENCE, Der, DerError
 from tcpls.tls.ech import keys as ech_keys
@@ -32,6 +34,7 @@ from tcpls.tls.ticket_keys import TicketKey, write_keys
 from tcpls.tls.tickets import Ticket
 from tcpls.tls.x509 import Certificate
 from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
+from tests.der_writer import ECDSA_SHA256, bits, sequence
 from tests.fuzz.target import Target
 from tests.unit.tls.pair import KINDS, NAME, TIME, Pair, authority, issue, leaf, seeded
 
@@ -112,6 +115,42 @@ def certificates(data: bytes) -> None:
 
     other, strict = both(judge)
     assert strict != "accepted" or other == "accepted"
+
+
+# What `cryptography` looks at and path.py does not: the values of names' attributes and of names of other forms, of
+# which its parser complains; and a rule of RFC 5280 for authorities, which applications must not hold them to.
+MORE_THAN_NEEDED = ("ASN.1 parsing error", "must be UtcTime")
+
+
+def signed_again(data: bytes) -> None:
+    """A certificate that its authority signs as it is: what path.py accepts of it, the other one accepts too."""
+    key = authority().key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    made = sequence(data, ECDSA_SHA256, bits(key.sign(data, ec.ECDSA(hashes.SHA256()))))
+    trusts = {each: each.trust_from_pem(authority().pem, "authority") for each in LIBRARIES}
+
+    def judge(each: Library) -> str:
+        try:
+            each.engine.public_key(made)
+            trusts[each].validate([made], NAME, TIME)
+        except CertificateError as error:
+            is_strict = error.reason is Reason.BAD_CERTIFICATE or any(each in error.detail for each in MORE_THAN_NEEDED)
+            return "too strict" if is_strict else "refused"
+        return "accepted"
+
+    other, strict = both(judge)
+    assert strict != "accepted" or other != "refused"
+
+
+def signed_again_seeds() -> list[bytes]:
+    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    names = (x509.DNSName(NAME), x509.DNSName("*.example"), x509.IPAddress(ip_address("10.0.0.1")))
+    made = [
+        issue(authority(), kind=kind, names=names, ca=False, extensions=((usage, True), (purposes, False)))
+        for kind in KINDS
+    ]
+    return [each.certificate.tbs_certificate_bytes for each in made]
 
 
 @cache
@@ -267,6 +306,7 @@ CRYPTO_TARGETS: dict[str, Target] = {
     "certificate": Target(certificate, lambda: [element for chain in chains() for element in elements(chain)]),
     "path": Target(path, chains),
     "certificates": Target(certificates, chains),
+    "signed_again": Target(signed_again, signed_again_seeds),
     "signature": Target(signature, signature_seeds),
     "share": Target(share, share_seeds),
     "hpke": Target(hpke, hpke_seeds),

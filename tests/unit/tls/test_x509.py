@@ -124,6 +124,7 @@ def test_two_algorithms() -> None:
         sequence(tlv(0x31, sequence(oid("2.5.4.3")))),
         sequence(tlv(0x31, sequence(oid("2.5.4.3"), tlv(12), tlv(12)))),
         sequence(b"\x01\x02\x03\x04"),
+        sequence(tlv(0x31, sequence(tlv(6, b"\x55\x84"), tlv(12, b"x")))),
         tlv(0x31),
     ],
 )
@@ -210,7 +211,6 @@ def test_identifiers_that_are_passed_over() -> None:
         extension(NAME_CONSTRAINTS, sequence(tlv(0xA0, sequence(tlv(0x82, b"a"), tlv(0x80, b"\0"))))),
         extension(NAME_CONSTRAINTS, sequence(tlv(0xA0, sequence(tlv(0x87, bytes(4)))))),
         extension(NAME_CONSTRAINTS, sequence(tlv(0xA0, sequence(tlv(0x87, bytes.fromhex("0a000000ff00ff00")))))),
-        extension(NAME_CONSTRAINTS, sequence(tlv(0xA0, sequence(tlv(0x87, bytes.fromhex("0a000001ff000000")))))),
     ],
 )
 def test_extensions_that_are_wrong(extensions: bytes) -> None:
@@ -272,6 +272,15 @@ def test_the_authorities_of_the_web() -> None:
     found = [Certificate.parse(der) for der in pem_blocks(bundle, b"CERTIFICATE")]
     assert len(found) == bundle.count(b"BEGIN CERTIFICATE") > 100
     assert all(each.extensions.ca and each.public_key.kind is not None for each in found)
+
+
+def test_bits_outside_a_mask() -> None:
+    tree = tlv(0xA0, sequence(tlv(0x87, bytes.fromhex("0a000001ff000000"))))
+    constraints = Certificate.parse(
+        certificate(extensions=extension(NAME_CONSTRAINTS, sequence(tree)))
+    ).extensions.constraints
+    assert constraints is not None
+    assert constraints.permitted.networks == (ipaddress.ip_network("10.0.0.0/8"),)
 
 
 def test_pem() -> None:
