@@ -54,7 +54,15 @@ class Client:
     def for_public_name(self, rejected: Rejected) -> Client:
         """For the rest of a handshake with the public server."""
         # RFC 9849 6.1.7: its certificate is for that name, and it does not see this client's. 6.1: nor does a key help.
-        config = replace(self.config, server_name=rejected.public_name, psks=(), ticket=None, ech=(), identities=())
+        config = replace(
+            self.config,
+            server_name=rejected.public_name,
+            psks=(),
+            ticket=None,
+            ech=(),
+            identities=(),
+            server_keys=(),
+        )
         return replace(self, config=config, ech=rejected)
 
     @property

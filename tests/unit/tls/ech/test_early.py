@@ -1,4 +1,4 @@
-"""Early data and client certificates under Encrypted ClientHello: accepted with it, and lost with it."""
+"""Early data, client certificates and raw keys under Encrypted ClientHello: accepted with it, and lost with it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 
 from tcpls.errors import EchRejected
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientAuth
+from tcpls.tls.config import ClientAuth, Identity
 from tcpls.tls.early_data import EarlyData
+from tcpls.tls.ech.configs import write_configs
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.messages import ClientHello
 from tcpls.wire import Reader
 from tests.unit.tls.early import Server, client, ticket_of
 from tests.unit.tls.ech.sealing import FILE, KEYS, OTHER, public_identity
-from tests.unit.tls.pair import SecretLog, identity, make_client, make_server, move, shake
+from tests.unit.tls.pair import NAME, SecretLog, identity, make_client, make_server, move, shake, trust
 
 RETRY: dict[str, Any] = {"groups": (Group.SECP384R1,)}
 IDENTITIES: dict[str, Any] = {"identities": (identity(), public_identity())}
@@ -93,3 +94,19 @@ def test_a_client_shows_its_certificate_to_the_server_that_it_means(retry: bool)
         shake(rejected, server)
     move(rejected, server)
     assert server.established().peer_certificates == ()
+
+
+@pytest.mark.clause("RFC 9849 6.1.7")
+@pytest.mark.parametrize("knows_authorities", [False, True])
+def test_raw_public_keys_are_for_the_server_that_is_meant(knows_authorities: bool) -> None:
+    wanted: dict[str, Any] = {
+        "server_keys": (identity("p384").signer.public_key_info,),
+        "trust": trust() if knows_authorities else None,
+    }
+    identities = (Identity((), identity("p384").signer, (NAME,)), public_identity())
+    ours, _ = shake(make_client(ech=FILE.configs, **wanted), make_server(ech=KEYS, identities=identities))
+    assert ours.ech is EchStatus.ACCEPTED and ours.verified
+    # The public server shows a certificate, which is believed of authorities alone.
+    with pytest.raises(EchRejected) as caught:
+        shake(make_client(ech=OTHER, **wanted), make_server(ech=KEYS, identities=identities))
+    assert caught.value.retry_configs == (write_configs(FILE.configs) if knows_authorities else None)
