@@ -100,6 +100,8 @@ class Reason(enum.Enum):
     NO_CERTIFICATE = "the peer sent no certificate"
     CERTIFICATE_REQUIRED = "the client sent no certificate, and one is required"
     BAD_CERTIFICATE = "the peer's certificate cannot be used"
+    CERTIFICATE_REVOKED = "the peer's certificate is revoked"
+    BAD_STATUS = "an OCSP response cannot be believed"
     UNKNOWN_KEY = "the peer's raw public key is none of those that are expected"
     BAD_COMPRESSION = "a compressed certificate does not expand to what it says"
     UNTRUSTED_CERTIFICATE = "the peer's certificate does not lead to a trusted authority"
@@ -169,6 +171,8 @@ ALERT_FOR: dict[Reason, Alert] = {
     Reason.NO_CERTIFICATE: Alert.DECODE_ERROR,
     Reason.CERTIFICATE_REQUIRED: Alert.CERTIFICATE_REQUIRED,
     Reason.BAD_CERTIFICATE: Alert.BAD_CERTIFICATE,
+    Reason.CERTIFICATE_REVOKED: Alert.CERTIFICATE_REVOKED,
+    Reason.BAD_STATUS: Alert.BAD_CERTIFICATE_STATUS_RESPONSE,
     Reason.UNKNOWN_KEY: Alert.CERTIFICATE_UNKNOWN,
     Reason.BAD_COMPRESSION: Alert.BAD_CERTIFICATE,
     Reason.UNTRUSTED_CERTIFICATE: Alert.UNKNOWN_CA,

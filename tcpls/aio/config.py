@@ -85,7 +85,8 @@ class CommonConfig:
 class ClientConfig(CommonConfig):
     """`ca_file` replaces the system's authorities. `verify` False trusts any certificate: for tests only.
     `server_keys` is a PEM file of public keys that the server may show in place of a certificate (RFC 7250); without
-    `ca_file`, it must.
+    `ca_file`, it must. `ocsp` asks the server for an OCSP response; one that comes must not say that the certificate is
+    revoked, and must be one that counts. There need not be one, and the engine minicrypto does not judge it.
 
     The first `key_shares` groups get a key share at once; None: the first, and with a hybrid also its curve alone.
     With `tickets`, sessions are resumed, and what servers give for the next ones is kept there.
@@ -98,6 +99,7 @@ class ClientConfig(CommonConfig):
     """
 
     ca_file: str | Path | None = None
+    ocsp: bool = False
     server_keys: str | Path | None = None
     verify: bool = True
     server_name: str | None = None

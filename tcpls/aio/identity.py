@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcpls.errors import ConfigurationError
+from tcpls.errors import CertificateError, ConfigurationError
 from tcpls.tls.config import ClientAuth, Identity
 from tcpls.tls.connection import Established
 from tcpls.tls.der import DerError
 from tcpls.tls.engines import Library
+from tcpls.tls.ocsp import check_form
 from tcpls.tls.x509 import Certificate, common_name, pem_blocks, public_key_of
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 class Credential:
     """PEM files: a certificate's chain, leaf first, and its private key.
 
-    Without a certificate the key is shown as it is (RFC 7250), to whoever takes that.
+    Without a certificate the key is shown as it is (RFC 7250), to whoever takes that. `ocsp_response` is a DER file
+    that goes along with the certificate to whoever asks for it; it is read once.
     """
 
     private_key: str | Path
     certificate: str | Path | None = None
+    ocsp_response: str | Path | None = None
 
 
 def credentials_of(config: CommonConfig) -> Iterator[Credential]:
@@ -42,12 +45,23 @@ def credentials_of(config: CommonConfig) -> Iterator[Credential]:
 
 def load_identities(config: CommonConfig, library: Library) -> tuple[Identity, ...]:
     """Raises `ConfigurationError`, which names the file."""
-    return tuple(
-        library.load_raw_identity(each.private_key)
-        if each.certificate is None
-        else library.load_identity(each.certificate, each.private_key)
-        for each in credentials_of(config)
-    )
+    return tuple(_load(each, library) for each in credentials_of(config))
+
+
+def _load(credential: Credential, library: Library) -> Identity:
+    if credential.certificate is None:
+        return library.load_raw_identity(credential.private_key)
+    identity = library.load_identity(credential.certificate, credential.private_key)
+    if credential.ocsp_response is None:
+        return identity
+    try:
+        response = Path(credential.ocsp_response).read_bytes()
+        check_form(response)
+    except OSError as error:
+        raise ConfigurationError(f"{credential.ocsp_response}: {error.strerror}") from None
+    except CertificateError as error:
+        raise ConfigurationError(f"{credential.ocsp_response}: not an OCSP response in DER: {error.detail}") from None
+    return replace(identity, ocsp_response=response)
 
 
 def load_public_keys(path: str | Path | None) -> tuple[bytes, ...]:
@@ -94,6 +108,8 @@ def fingerprint(config: CommonConfig) -> bytes:
 def describe_peer(established: Established, psk: str) -> str:
     """Who the peer is and whether that was verified; "" for a client that nobody knows. `psk`: the key's name."""
     said = "verified" if established.verified else "not verified"
+    if established.ocsp_verified:
+        said += ", not revoked (OCSP)"
     if established.peer_certificates:
         leaf = established.peer_certificates[0]
         return f"{_subject(leaf)}, certificate {hashlib.sha256(leaf).hexdigest()}, {said}"

@@ -147,6 +147,9 @@ class _TrustsNobody:
     def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "there are no authorities here")
 
+    def check_status(self, response: bytes, chain: Sequence[bytes], time: datetime) -> bool:
+        return False
+
 
 def _trust(config: ClientConfig, library: engines.Library) -> Trust | None:
     if not config.verify:
@@ -177,6 +180,7 @@ class ClientSetup:
             server_name=self._name,
             trust=_trust(config, library),
             server_keys=load_public_keys(config.server_keys),
+            ocsp=config.ocsp,
             shares=config.key_shares,
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
             engine=library.engine,

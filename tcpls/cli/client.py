@@ -58,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="PEM public keys that the server may show instead (must, without --ca-certs)",
     )
+    trust.add_argument(
+        "--check-ocsp", action="store_true", help="ask for an OCSP response, and refuse what it says is revoked"
+    )
     trust.add_argument("--servername", metavar="NAME", help="the name to ask and check for (HOST)")
     trust.add_argument("--insecure", action="store_true", help="trust any certificate; says so")
     trust.add_argument(
@@ -164,6 +167,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         config=ClientConfig(
             ca_file=arguments.ca_certs,
             server_keys=arguments.server_keys,
+            ocsp=arguments.check_ocsp,
             credentials=identity.credentials(arguments),
             certificate_compressions=identity.compressions(arguments),
             verify=not arguments.insecure,

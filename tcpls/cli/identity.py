@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import zip_longest
 from typing import Any
 
 from tcpls import ClientAuth, Credential, ProgramMode, ProgramPolicy
@@ -22,6 +23,13 @@ def add_certificates(parser: argparse._ArgumentGroup) -> None:
     )
     parser.add_argument(
         "-k", "--private-key", action="append", default=[], metavar="FILE", help="PEM private key of the leaf"
+    )
+    parser.add_argument(
+        "--ocsp",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="OCSP response (DER) for the first -c, again for the second, and so on",
     )
     parser.add_argument(
         "--raw-key",
@@ -66,10 +74,13 @@ def credentials(arguments: argparse.Namespace) -> tuple[Credential, ...]:
     """Raises `UsageError` unless each certificate has its key."""
     if len(arguments.certificate) != len(arguments.private_key):
         raise UsageError("each -c needs its -k, and each -k its -c")
-    return tuple(
-        Credential(certificate=certificate, private_key=key)
-        for certificate, key in zip(arguments.certificate, arguments.private_key, strict=True)
-    ) + tuple(Credential(private_key=key) for key in arguments.raw_key)
+    if len(arguments.ocsp) > len(arguments.certificate):
+        raise UsageError("each --ocsp needs its -c")
+    certified = zip_longest(arguments.certificate, arguments.private_key, arguments.ocsp)
+    return (
+        *(Credential(certificate=each, private_key=key, ocsp_response=status) for each, key, status in certified),
+        *(Credential(private_key=key) for key in arguments.raw_key),
+    )
 
 
 def client_authentication(arguments: argparse.Namespace) -> dict[str, Any]:

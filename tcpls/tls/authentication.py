@@ -13,22 +13,35 @@ from tcpls.tls.engine import CryptoEngine, PublicKey
 from tcpls.tls.extensions import Extensions, ExtensionType
 from tcpls.tls.flow import Flow, Peer
 from tcpls.tls.messages import Certificate, CertificateVerify, HandshakeType, Message, signed_content
+from tcpls.tls.ocsp import write_status
 from tcpls.wire import Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The identity that this end shows, the scheme that it signs with, and how its certificate is compressed."""
+    """The identity that this end shows, the scheme that it signs with, and how its certificate is compressed.
+
+    `status`: whether the peer asks for an OCSP response.
+    """
 
     identity: Identity
     scheme: SignatureScheme
     compression: CertificateCompression | None = None
+    status: bool = False
+
+    def message(self, context: bytes) -> bytes:
+        """The Certificate, or CompressedCertificate in its place."""
+        extensions: Extensions = {}
+        if self.status and self.identity.chain and self.identity.ocsp_response:
+            # RFC 8446 4.4.2.1: with the certificate that it is about.
+            extensions[ExtensionType.STATUS_REQUEST] = write_status(self.identity.ocsp_response)
+        message = Certificate(context, self.identity.entries, extensions).write()
+        return message if self.compression is None else compress(self.compression, message)
 
 
 def show(flow: Flow, chosen: Chosen, context: bytes, *, by_client: bool) -> None:
-    """Sends Certificate, or CompressedCertificate in its place, and CertificateVerify."""
-    message = Certificate(context, chosen.identity.entries).write()
-    flow.send(message if chosen.compression is None else compress(chosen.compression, message))
+    """Sends the certificate and CertificateVerify."""
+    flow.send(chosen.message(context))
     content = signed_content(flow.transcript.digest(), by_client=by_client)
     flow.send(CertificateVerify(chosen.scheme, chosen.identity.signer.sign(chosen.scheme, content)).write())
 

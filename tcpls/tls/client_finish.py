@@ -117,6 +117,8 @@ class ExpectFinished:
                 retried=agreed.retried,
                 resumption=agreed.secrets.resumption(flow.transcript.digest()),
                 verified=peer.verified,
+                ocsp_response=peer.ocsp_response,
+                ocsp_verified=peer.ocsp_verified,
                 resumed=agreed.resumes,
                 psk_identity=None if agreed.psk is None or agreed.resumes else agreed.psk.identity,
                 until=agreed.until,

@@ -30,6 +30,7 @@ from tcpls.tls.key_schedule import BinderKind
 from tcpls.tls.messages import (
     ClientHello,
 )
+from tcpls.tls.ocsp import STATUS_REQUEST
 from tcpls.tls.psk import (
     PreSharedKey,
     bind,
@@ -138,6 +139,8 @@ def write_hello_extensions(
         extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
     if config.record_size_limit is not None:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
+    if config.ocsp:
+        extensions[ExtensionType.STATUS_REQUEST] = STATUS_REQUEST
     # RFC 7250 4.1: nothing is said where it would be X.509 alone.
     for kind, types in (
         (ExtensionType.SERVER_CERTIFICATE_TYPE, config.server_types),

@@ -50,12 +50,13 @@ def is_address(name: str) -> bool:
 class Identity:
     """A certificate chain (DER, the end entity's first), its private key, and the names that it is for.
 
-    Without a chain, the key is shown as it is (RFC 7250).
+    Without a chain, the key is shown as it is (RFC 7250). `ocsp_response` (DER) goes along to whoever asks for it.
     """
 
     chain: tuple[bytes, ...]
     signer: Signer = field(repr=False)
     names: tuple[str, ...] = ()
+    ocsp_response: bytes = field(default=b"", repr=False)
 
     @property
     def certificate_type(self) -> CertificateType:
@@ -187,6 +188,8 @@ class ClientConfig:
     identities: tuple[Identity, ...] = ()
     compressions: tuple[CertificateCompression, ...] = DEFAULT_COMPRESSIONS
     """Of certificates, both ways; the default is what is installed."""
+    ocsp: bool = False
+    """Whether the server is asked for an OCSP response; one that comes is judged as well as the engine can."""
     server_keys: tuple[bytes, ...] = ()
     """SubjectPublicKeyInfos (DER) that a server may show in place of a certificate (RFC 7250). With them, a certificate
     is taken only if there is `trust` too."""

@@ -62,6 +62,8 @@ class Established:
     exporter: Exporter = field(repr=False)
     resumption: ResumptionSecret
     verified: bool
+    ocsp_response: bytes = field(repr=False)
+    ocsp_verified: bool
     resumed: bool
     psk_identity: bytes | None
     remembered: bytes = field(repr=False)
@@ -191,6 +193,8 @@ class TLSConnection:
             exporter=outcome.exporter,
             resumption=outcome.resumption,
             verified=outcome.verified,
+            ocsp_response=outcome.ocsp_response,
+            ocsp_verified=outcome.ocsp_verified,
             resumed=outcome.resumed,
             psk_identity=outcome.psk_identity,
             remembered=outcome.remembered,

@@ -76,6 +76,12 @@ class Trust(Protocol):
         None: for a client, whose name nobody has asked for. Raises `CertificateError`.
         """
 
+    def check_status(self, response: bytes, chain: Sequence[bytes], time: datetime) -> bool:
+        """Judges the OCSP response for a chain that is validated. Raises `CertificateError`.
+
+        False: nothing was judged, because the library has no means to.
+        """
+
 
 class CryptoEngine(Protocol):
     """The algorithms of one cryptographic library. Hash names are ``sha256`` and ``sha384``."""

@@ -72,13 +72,16 @@ class Peer:
     """Who the peer is. `certificates`: its chain in DER; or else `raw_key`: its SubjectPublicKeyInfo (RFC 7250).
 
     `scheme`: that it proved to have the key with. `verified`: this end knows the peer by one of them, or by a key that
-    both share.
+    both share. `ocsp_response`: what came with the chain; `ocsp_verified`: it says that the certificate is good, and
+    may say so now.
     """
 
     certificates: tuple[bytes, ...] = ()
     raw_key: bytes = b""
     scheme: SignatureScheme | None = None
     verified: bool = False
+    ocsp_response: bytes = field(default=b"", repr=False)
+    ocsp_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Outcome:
     retried: bool
     resumption: ResumptionSecret
     verified: bool = False
+    ocsp_response: bytes = field(default=b"", repr=False)
+    ocsp_verified: bool = False
     resumed: bool = False
     psk_identity: bytes | None = None
     remembered: bytes = field(default=b"", repr=False)

@@ -11,6 +11,7 @@ from tcpls.tls.authentication import Chosen
 from tcpls.tls.compression import CertificateCompression, read_compressions
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.extensions import Extensions, ExtensionType, read_authorities, read_code_points, require
+from tcpls.tls.ocsp import read_status_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Wanted:
     authorities: Collection[bytes]
     compressions: Collection[int]
     types: Sequence[int]
+    status: bool
+    """Whether an OCSP response is of use."""
 
     @classmethod
     def read(cls, extensions: Extensions, types: Sequence[int]) -> Wanted:
@@ -34,6 +37,7 @@ class Wanted:
         others = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS_CERT)
         authorities = extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
         compressions = extensions.get(ExtensionType.COMPRESS_CERTIFICATE)
+        status = extensions.get(ExtensionType.STATUS_REQUEST)
         return cls(
             schemes,
             # RFC 8446 4.2.3: without signature_algorithms_cert, signature_algorithms is for certificates as well.
@@ -41,6 +45,7 @@ class Wanted:
             () if authorities is None else read_authorities(authorities),
             () if compressions is None else read_compressions(compressions),
             types,
+            status is not None and read_status_request(status),
         )
 
     def scheme(self, identity: Identity) -> SignatureScheme | None:
@@ -66,7 +71,7 @@ class Wanted:
     ) -> Chosen:
         # RFC 8879 section 4: one of the algorithms that the peer lists.
         common = (algorithm for algorithm in compressions if algorithm in self.compressions)
-        return Chosen(identity, scheme, next(common, None))
+        return Chosen(identity, scheme, next(common, None), self.status)
 
 
 def choose_for_server(config: ClientConfig, wanted: Wanted) -> Chosen | None:

@@ -25,6 +25,7 @@ from tcpls.tls.extensions import (
     require,
 )
 from tcpls.tls.messages import ClientHello
+from tcpls.tls.ocsp import read_status_request
 from tcpls.tls.psk import OfferedPsks, read_ticket_request
 from tcpls.tls.suites import CipherSuite
 
@@ -64,6 +65,8 @@ class Offer:
             read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
         if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
             read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
+        if ExtensionType.STATUS_REQUEST in extensions:
+            read_status_request(extensions[ExtensionType.STATUS_REQUEST])
         for kind in (ExtensionType.SERVER_CERTIFICATE_TYPE, ExtensionType.CLIENT_CERTIFICATE_TYPE):
             if kind in extensions:
                 read_certificate_types(extensions[kind])

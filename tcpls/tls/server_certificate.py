@@ -10,9 +10,11 @@ from tcpls.tls.algorithms import CertificateType
 from tcpls.tls.authentication import Claim, certificate_messages, read_certificate, read_raw_key
 from tcpls.tls.client_finish import Agreed, ExpectFinished, Reply, Told
 from tcpls.tls.engine import PublicKey
+from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Peer, State
 from tcpls.tls.identity_choice import Wanted, choose_for_server
 from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
+from tcpls.tls.ocsp import read_status
 
 
 @dataclass(slots=True)
@@ -53,9 +55,13 @@ class ExpectCertificate:
         if shown is CertificateType.RAW_PUBLIC_KEY:
             return read_raw_key(certificate, config.engine, config.server_keys)
         key = config.engine.public_key(certificate.chain[0])
+        contents = certificate.extensions.get(ExtensionType.STATUS_REQUEST)
+        response, judged = b"" if contents is None else read_status(contents), False
         if config.trust is not None and config.server_name is not None:
             config.trust.validate(certificate.chain, config.server_name, client.time)
-        return Peer(certificate.chain, verified=config.trust is not None), key
+            judged = bool(response) and config.trust.check_status(response, certificate.chain, client.time)
+        peer = Peer(certificate.chain, verified=config.trust is not None, ocsp_response=response, ocsp_verified=judged)
+        return peer, key
 
     def _request(self, message: Message) -> State:
         request = CertificateRequest.read(message.body())

@@ -24,6 +24,7 @@ from tcpls.errors import CertificateError, ConfigurationError, Reason
 from tcpls.tls.der import DerError
 from tcpls.tls.openssl import UNREADABLE, schemes_of
 from tcpls.tls.path import check_name, validate_path
+from tcpls.tls.revocation import check_status
 from tcpls.tls.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509 import Certificate
 from tcpls.tls.x509_algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
@@ -128,6 +129,11 @@ class TrustStore:
         except UNREADABLE:
             # The fields of a certificate are read when they are needed, not when it is loaded.
             raise CertificateError(Reason.BAD_CERTIFICATE) from None
+
+    def check_status(self, response: bytes, chain: Sequence[bytes], time: datetime) -> bool:
+        leaf, *others = (x509.load_der_x509_certificate(der) for der in chain)
+        check_status(response, leaf, (*others, *self._authorities), time)
+        return True
 
     def _verify(self, chain: Sequence[x509.Certificate], name: str | None, time: datetime) -> None:
         leaf, *others = chain

@@ -78,4 +78,5 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     files["both"] = _write(directory, "both", issue(authority, names=names, age=age, subject="both"))
     path = directory / "authority.pem"
     path.write_bytes(authority.pem)
+    path.with_suffix(".key").write_bytes(authority.key_pem)
     return Pki(path, files)

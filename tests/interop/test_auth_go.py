@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tcpls.errors import Alert, AlertReceived, HandshakeError, Reason
-from tcpls.tls.config import ClientAuth, ClientConfig
+from tcpls.tls.config import ClientAuth, ClientConfig, ServerConfig
+from tests.engine import ENGINE
 from tests.interop.conftest import Pki
 from tests.interop.go_peer import go_client, go_server
 from tests.interop.go_peer import go_peer as go_peer
 from tests.interop.peer import connect, listening
-from tests.interop.test_auth_openssl import CLIENT_AUTH, verifying
+from tests.interop.test_auth_openssl import CLIENT_AUTH, STAPLE, verifying
+from tests.interop.test_auth_openssl import staples as staples
 from tests.unit.tls.pair import NAME
 
 # What Go has of ours: it lacks Ed448.
@@ -75,3 +79,19 @@ def test_server_without_a_certificate_of_its_client(pki: Pki, go_peer: Path) -> 
             pass
         assert caught.value.reason is Reason.CERTIFICATE_REQUIRED
         assert "certificate required" in process.finish()
+
+
+@pytest.mark.feature(STAPLE, peer="Go", role="client")
+def test_client_and_a_staple(pki: Pki, go_peer: Path, staples: dict[str, Path]) -> None:
+    config = ClientConfig(NAME, pki.trust, ocsp=True)
+    with go_server(go_peer, pki, "-ocsp", str(staples["good"])) as (port, _), connect(port, config) as channel:
+        assert channel.established.ocsp_response == staples["good"].read_bytes()
+        assert channel.established.ocsp_verified is (ENGINE.name == "openssl")
+
+
+@pytest.mark.feature(STAPLE, peer="Go", role="server")
+def test_server_and_a_staple(pki: Pki, go_peer: Path, staples: dict[str, Path]) -> None:
+    response = staples["good"].read_bytes()
+    config = ServerConfig((replace(pki.certificates["p256"].identity, ocsp_response=response),))
+    with listening() as listener, go_client(go_peer, pki, listener.port) as process, listener.accept(config):
+        process.wait_for(f"staple {hashlib.sha256(response).hexdigest()}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tcpls.errors import Alert, AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.config import ClientAuth, ServerConfig
+from tests.engine import ENGINE
 from tests.interop.conftest import PUBLIC_NAME, Pki
-from tests.interop.peer import connect, listening
+from tests.interop.peer import connect, listening, need
 from tests.interop.test_tls_openssl import client_config, s_client, s_server, server_config
 from tests.unit.tls.pair import KINDS
 
@@ -153,3 +157,52 @@ def test_client_asks_by_name(pki: Pki, name: str) -> None:
     with s_server(pki, "p256", *second) as (port, _), connect(port, config) as channel:
         shown = public if name == PUBLIC_NAME else pki.certificates["p256"]
         assert channel.established.peer_certificates == shown.identity.chain
+
+
+STAPLE = "OCSP staple"
+
+
+@pytest.fixture(scope="module")
+def staples(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Responses about the certificate p256, by its authority: made by openssl's own responder."""
+    folder = tmp_path_factory.mktemp("ocsp")
+    certificate = pki.certificates["p256"].certificate
+    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    made = {}
+    for name, state in (("good", "V\t301231235959Z\t"), ("revoked", "R\t301231235959Z\t250101000000Z")):
+        index, made[name] = folder / f"{name}.txt", folder / f"{name}.der"
+        digits = f"{serial:X}"
+        index.write_text(f"{state}\t{'0' * (len(digits) % 2)}{digits}\tunknown\t/CN=p256\n")
+        subprocess.run(
+            [need("openssl"), "ocsp", "-index", index, "-CA", pki.authority, "-rsigner", pki.authority, "-rkey",
+             pki.authority.with_suffix(".key"), "-issuer", pki.authority, "-cert", certificate, "-ndays", "1",
+             "-no_nonce", "-respout", made[name]],
+            check=True, capture_output=True, timeout=30,
+        )  # fmt: skip
+    return made
+
+
+@pytest.mark.feature(STAPLE, peer="OpenSSL", role="client")
+def test_client_and_a_staple(pki: Pki, staples: dict[str, Path]) -> None:
+    config = replace(client_config(pki), ocsp=True)
+    with s_server(pki, "p256", "-status_file", str(staples["good"])) as (port, _), connect(port, config) as channel:
+        assert channel.established.ocsp_response == staples["good"].read_bytes()
+        assert channel.established.ocsp_verified is (ENGINE.name == "openssl")
+    with s_server(pki, "p256") as (port, _), connect(port, config) as channel:
+        assert channel.established.ocsp_response == b""
+    if ENGINE.name == "openssl":
+        with s_server(pki, "p256", "-status_file", str(staples["revoked"])) as (port, process):
+            with pytest.raises(CertificateError) as caught, connect(port, config):
+                pass
+            assert caught.value.reason is Reason.CERTIFICATE_REVOKED
+            process.wait_for("alert certificate revoked")
+
+
+@pytest.mark.feature(STAPLE, peer="OpenSSL", role="server")
+@pytest.mark.parametrize(("name", "status"), [("good", "Cert Status: good"), ("revoked", "Cert Status: revoked")])
+def test_server_and_a_staple(pki: Pki, staples: dict[str, Path], name: str, status: str) -> None:
+    response = staples[name].read_bytes()
+    config = ServerConfig((replace(pki.certificates["p256"].identity, ocsp_response=response),))
+    with listening() as listener, s_client(listener.port, pki, "-status") as process, listener.accept(config):
+        process.wait_for("OCSP Response Status: successful")
+        process.wait_for(status)

@@ -88,6 +88,9 @@ class Verdict:
         if self.fault is not None:
             raise Overruled(self.fault)
 
+    def check_status(self, response: bytes, chain: Sequence[bytes], time: datetime) -> bool:
+        return False
+
 
 def verdict(settings: Settings, retry: Settings) -> Verdict:
     trust = LIBRARY.load_trust(settings.trust_cert) if settings.trust_cert else None

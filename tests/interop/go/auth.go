@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"flag"
@@ -10,6 +11,7 @@ import (
 
 var (
 	clientAuth = flag.String("client-auth", "none", "what a server wants of clients: none, request, require")
+	staple     = flag.String("ocsp", "", "a server's OCSP response, for its first certificate")
 	clientCA   = flag.String("client-ca", "", "PEM authorities of clients")
 )
 
@@ -29,6 +31,14 @@ func askClients(config *tls.Config) {
 	}
 }
 
+func addStaple(config *tls.Config) {
+	if *staple != "" {
+		response, err := os.ReadFile(*staple)
+		check(err)
+		config.Certificates[0].OCSPStaple = response
+	}
+}
+
 // Of a client.
 func own(config *tls.Config, certificates, keys []string) {
 	for number, certificate := range certificates {
@@ -39,6 +49,7 @@ func own(config *tls.Config, certificates, keys []string) {
 }
 
 func tellPeer(state tls.ConnectionState) {
+	fmt.Printf("staple %x\n", sha256.Sum256(state.OCSPResponse))
 	for _, certificate := range state.PeerCertificates {
 		fmt.Println("peer", certificate.Subject.CommonName)
 	}

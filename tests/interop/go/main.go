@@ -30,6 +30,7 @@ func serve(config *tls.Config, certificates, keys []string) {
 		check(err)
 		config.Certificates = append(config.Certificates, pair)
 	}
+	addStaple(config)
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	check(err)
 	fmt.Println("listening", listener.Addr())
