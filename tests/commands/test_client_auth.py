@@ -61,6 +61,7 @@ def test_requested(start_server: StartServer, run_client: RunClient, tmp_path: P
     assert not any("session 1: the client is" in line for line in server.lines)
 
 
+@pytest.mark.feature("client authentication", peer="curl", role="server")
 def test_curl_with_a_certificate(start_server: StartServer, tmp_path: Path, alice: Pki, pki: Pki) -> None:
     (tmp_path / "file").write_text("contents\n")
     server = start_server("--root", tmp_path, "--client-auth", "require", "--client-ca", alice.ca)

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.aio.ticket_key_file import TicketKeyFile
@@ -28,6 +29,7 @@ from tcpls.tls.ech import keys as ech_keys
 from tcpls.tls.engines import Library, library
 from tcpls.tls.hpke import AeadId, HpkeSuite, Kdf, Kem, setup_receiver, setup_sender
 from tcpls.tls.key_exchange import HYBRIDS
+from tcpls.tls.ocsp import STATUS_REQUEST, check_form, read_status, read_status_request, write_status
 from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKey, write_keys
@@ -37,8 +39,10 @@ from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
 from tests.der_writer import ECDSA_SHA256, bits, sequence
 from tests.fuzz.target import Target
 from tests.unit.tls.pair import KINDS, NAME, TIME, Pair, authority, issue, leaf, seeded
+from tests.unit.tls.test_ocsp import delegate, delegated, staple
 
 LIBRARIES = (library("openssl"), library("minicrypto"))
+AUTHORITY = LIBRARIES[0].trust_from_pem(authority().pem, "authority")
 
 
 def both(act: Callable[[Library], object]) -> list[object]:
@@ -301,6 +305,28 @@ def key_file_seeds() -> list[bytes]:
     return [ech_keys.write_pem(ech).encode(), file.read_bytes(), write_keys([TicketKey(bytes(16), bytes(32), 1)])]
 
 
+def ocsp_response(data: bytes) -> None:
+    """What is believed has the form that is asked for under both engines."""
+    try:
+        believed = AUTHORITY.check_status(data, [leaf().der], TIME)
+    except CertificateError:
+        believed = False
+    try:
+        check_form(data)
+    except CertificateError:
+        assert not believed
+    with suppress(PeerError):
+        read_status_request(data)
+    with suppress(PeerError):
+        read_status(data)
+
+
+def ocsp_seeds() -> list[bytes]:
+    responder = delegate()
+    made = [staple(), staple(status=ocsp.OCSPCertStatus.REVOKED), staple(until=None), delegated(responder)]
+    return [*made, write_status(made[0]), STATUS_REQUEST]
+
+
 CRYPTO_TARGETS: dict[str, Target] = {
     "der": Target(der, lambda: [leaf(kind).der for kind in KINDS]),
     "certificate": Target(certificate, lambda: [element for chain in chains() for element in elements(chain)]),
@@ -310,6 +336,7 @@ CRYPTO_TARGETS: dict[str, Target] = {
     "signature": Target(signature, signature_seeds),
     "share": Target(share, share_seeds),
     "hpke": Target(hpke, hpke_seeds),
+    "ocsp_response": Target(ocsp_response, ocsp_seeds),
     "pem": Target(pem, pem_seeds),
     "key_files": Target(key_files, key_file_seeds),
 }
