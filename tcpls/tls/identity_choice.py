@@ -12,6 +12,7 @@ from tcpls.tls.compression import CertificateCompression, read_compressions
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
 from tcpls.tls.extensions import Extensions, ExtensionType, read_authorities, read_code_points, require
 from tcpls.tls.ocsp import read_status_request
+from tcpls.tls.oid_filters import read_purposes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Wanted:
     types: Sequence[int]
     status: bool
     """Whether an OCSP response is of use."""
+    purposes: Collection[str]
+    """Extended key usages that a client's certificate must list (RFC 8446 4.2.5)."""
 
     @classmethod
     def read(cls, extensions: Extensions, types: Sequence[int]) -> Wanted:
@@ -38,6 +41,7 @@ class Wanted:
         authorities = extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
         compressions = extensions.get(ExtensionType.COMPRESS_CERTIFICATE)
         status = extensions.get(ExtensionType.STATUS_REQUEST)
+        filters = extensions.get(ExtensionType.OID_FILTERS)
         return cls(
             schemes,
             # RFC 8446 4.2.3: without signature_algorithms_cert, signature_algorithms is for certificates as well.
@@ -46,6 +50,7 @@ class Wanted:
             () if compressions is None else read_compressions(compressions),
             types,
             status is not None and read_status_request(status),
+            () if filters is None else read_purposes(filters),
         )
 
     def scheme(self, identity: Identity) -> SignatureScheme | None:
@@ -61,6 +66,10 @@ class Wanted:
         if not self.authorities or not identity.chain:
             return True
         return any(issuer in self.authorities for issuer in identity.facts.issuers)
+
+    def passes(self, identity: Identity) -> bool:
+        """Whether the certificate is for all that is asked for."""
+        return not identity.chain or all(purpose in identity.facts.purposes for purpose in self.purposes)
 
     def rank(self, identity: Identity) -> tuple[int, bool, bool]:
         """Of the identities that the peer can use, the one to show has the least."""
@@ -78,8 +87,11 @@ def choose_for_server(config: ClientConfig, wanted: Wanted) -> Chosen | None:
     """The first of a client's that the server can verify and asks for; None: it has none for this server."""
     for identity in config.identities:
         scheme = wanted.scheme(identity) if identity.certificate_type in wanted.types else None
-        # RFC 8446 4.4.2.3: signed by acceptable algorithms only, and issued by an authority that the server lists.
-        if scheme is not None and wanted.follows(identity) and wanted.trusts(identity):
+        # RFC 8446 4.4.2.3: signed by acceptable algorithms only, issued by an authority that the server lists, and with
+        # the extensions that it filters by.
+        if scheme is None or not wanted.follows(identity):
+            continue
+        if wanted.trusts(identity) and wanted.passes(identity):
             return wanted.chosen(identity, scheme, config.compressions)
     return None
 

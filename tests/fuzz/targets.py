@@ -25,7 +25,7 @@ from tcpls.protocol.parameters import Parameters, ProgramSupport
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session
 from tcpls.tls.algorithms import Group
-from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress
+from tcpls.tls.compression import CertificateCompression, CompressedCertificate, compress, write_compressions
 from tcpls.tls.config import ClientAuth, ClientConfig, Identity, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection, TLSConnection
 from tcpls.tls.early_data import EarlyDataPolicy
@@ -34,11 +34,22 @@ from tcpls.tls.ech.extension import INNER
 from tcpls.tls.ech.inner import decode_inner, encode_inner
 from tcpls.tls.ech.keys import EchKeys, generate, read_file, write_pem
 from tcpls.tls.esni import EsniKey, EsniKeys, hear_esni, write_keys
-from tcpls.tls.extensions import ExtensionType
+from tcpls.tls.extensions import ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
+from tcpls.tls.identity_choice import Wanted, choose_for_server
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.messages import HEADER_SIZE, MAX_MESSAGE, Certificate, ClientHello, KeyUpdate, Message, NewSessionTicket
+from tcpls.tls.messages import (
+    HEADER_SIZE,
+    MAX_MESSAGE,
+    Certificate,
+    CertificateRequest,
+    ClientHello,
+    KeyUpdate,
+    Message,
+    NewSessionTicket,
+)
+from tcpls.tls.oid_filters import write_oid_filters
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import PreSharedKey
 from tcpls.tls.record import RecordOpener, RecordSealer
@@ -47,6 +58,7 @@ from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import Ticket, TicketState
 from tcpls.wire import Reader
+from tests.der_writer import oid, sequence
 from tests.fuzz.crypto_targets import CRYPTO_TARGETS
 from tests.fuzz.null_engine import NullEngine, NullKey
 from tests.fuzz.target import Target
@@ -381,6 +393,23 @@ def _compressed_seeds() -> list[bytes]:
     return [compress(algorithm, plain)[HEADER_SIZE:] for algorithm in CertificateCompression]
 
 
+def certificate_request(data: bytes) -> None:
+    with suppress(PeerError):
+        choose_for_server(_client_config(AUTH), Wanted.read(CertificateRequest.read(Reader(data)).extensions, (0, 2)))
+
+
+def _request_seeds() -> list[bytes]:
+    everything: dict[int, bytes] = {
+        ExtensionType.SIGNATURE_ALGORITHMS: write_code_points((0x0403, 0x0804)),
+        ExtensionType.SIGNATURE_ALGORITHMS_CERT: write_code_points((0x0401,)),
+        ExtensionType.CERTIFICATE_AUTHORITIES: write_authorities((b"a name", b"another")),
+        ExtensionType.COMPRESS_CERTIFICATE: write_compressions((1, 2)),
+        ExtensionType.STATUS_REQUEST: b"",
+        ExtensionType.OID_FILTERS: write_oid_filters({bytes.fromhex("551d25"): sequence(oid("1.3.6.1.5.5.7.3.2"))}),
+    }
+    return [CertificateRequest(b"", everything).write()[HEADER_SIZE:]]
+
+
 def ech_configurations(data: bytes) -> None:
     with suppress(PeerError):
         choose_config(read_configs(data))
@@ -443,6 +472,7 @@ TARGETS: dict[str, Target] = {
     "early_data": Target(early_data, _early_seeds),
     "post_handshake": Target(post_handshake, _post_seeds),
     "tickets": Target(tickets, _ticket_seeds),
+    "certificate_request": Target(certificate_request, _request_seeds),
     "compressed_certificate": Target(compressed_certificate, _compressed_seeds),
     "ech_configurations": Target(ech_configurations, _configuration_seeds),
     "ech_inner": Target(ech_inner, _inner_seeds),

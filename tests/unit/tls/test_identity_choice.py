@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.errors import Alert, HandshakeError, Reason
 from tcpls.tls.algorithms import CertificateType, SignatureScheme
@@ -14,8 +15,10 @@ from tcpls.tls.extensions import ExtensionType, write_authorities, write_code_po
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
 from tcpls.tls.identity_choice import Wanted, choose_for_client, choose_for_server
-from tcpls.tls.messages import ClientHello
+from tcpls.tls.messages import CertificateRequest, ClientHello
+from tcpls.tls.oid_filters import write_oid_filters
 from tcpls.wire import Reader
+from tests.der_writer import sequence
 from tests.unit.tls.pair import (
     NAME,
     TIME,
@@ -31,6 +34,7 @@ from tests.unit.tls.pair import (
     server_config,
     shake,
 )
+from tests.unit.tls.test_client_states import sent
 
 ECDSA, RSA = SignatureScheme.ECDSA_SECP256R1_SHA256, SignatureScheme.RSA_PSS_RSAE_SHA256
 EVERY = tuple(SignatureScheme)
@@ -150,3 +154,60 @@ def test_both_ends_say_what_they_can_use(auth: ClientAuth) -> None:
     assert any(event.data[0] == 13 for event in server.events() if isinstance(event, MessageToSend)) is (
         auth is ClientAuth.REQUEST
     )
+
+
+CLIENTS, MAIL = bytes.fromhex("06082b06010505070302"), bytes.fromhex("06082b06010505070304")
+EKU = bytes.fromhex("551d25")
+
+
+def filtered(*purposes: bytes) -> Wanted:
+    filters = write_oid_filters({b"\x55\x1d\x0f": b"anything", EKU: sequence(*purposes)})
+    schemes: dict[int, bytes] = {ExtensionType.SIGNATURE_ALGORITHMS: write_code_points(EVERY)}
+    return Wanted.read({**schemes, ExtensionType.OID_FILTERS: filters}, (CertificateType.X509,))
+
+
+@pytest.mark.clause("RFC 8446 4.2.5", "RFC 8446 4.4.2.3")
+def test_filters_of_a_server() -> None:
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.EMAIL_PROTECTION]
+    for_clients = issue(authority(), extensions=((x509.ExtendedKeyUsage(usages[:1]), False),)).identity()
+    for_both = issue(authority(), extensions=((x509.ExtendedKeyUsage(usages), False),)).identity()
+    for_all = issue(
+        authority(), extensions=((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False),)
+    ).identity()
+    offered = (ONE, for_all, for_clients, for_both)
+    assert of_client(offered, filtered(CLIENTS)) is for_clients
+    assert of_client(offered, filtered(MAIL, CLIENTS)) is for_both
+    assert of_client((ONE, for_all), filtered(CLIENTS)) is None
+    assert of_client(offered, wanted(*EVERY)) is ONE
+
+
+@pytest.mark.clause("RFC 8446 4.2.5")
+@pytest.mark.parametrize(
+    ("contents", "reason", "alert"),
+    [
+        (b"", Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (b"\0\1", Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (b"\0\3\0\0\0", Reason.BAD_LENGTH, Alert.DECODE_ERROR),
+        (b"\0\0\0", Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
+        (2 * (b"\6\3\x55\x1d\x0f", b""), Reason.DUPLICATE, Alert.ILLEGAL_PARAMETER),
+        ((b"junk", b""), Reason.BAD_VALUE, Alert.ILLEGAL_PARAMETER),
+        ((b"\6\3" + EKU, b"junk"), Reason.BAD_VALUE, Alert.ILLEGAL_PARAMETER),
+        ((b"\6\3" + EKU, sequence()), Reason.BAD_VALUE, Alert.ILLEGAL_PARAMETER),
+        ((b"\6\3" + EKU, sequence(bytes.fromhex("0604551d2500"))), Reason.BAD_VALUE, Alert.ILLEGAL_PARAMETER),
+    ],
+)
+def test_filters_of_no_good_form(contents: bytes | tuple[bytes, ...], reason: Reason, alert: Alert) -> None:
+    if isinstance(contents, tuple):
+        pairs = zip(contents[::2], contents[1::2], strict=True)
+        body = b"".join(bytes((len(oid),)) + oid + len(values).to_bytes(2, "big") + values for oid, values in pairs)
+        contents = len(body).to_bytes(2, "big") + body
+    client = ClientHandshake(client_config(), random=seeded(1), time=TIME)
+    server = ServerHandshake(server_config(), random=seeded(2))
+    server.receive(Epoch.INITIAL, sent(client)[0])
+    hello, encrypted, *_ = sent(server)
+    client.receive(Epoch.INITIAL, hello)
+    client.receive(Epoch.HANDSHAKE, encrypted)
+    request = CertificateRequest(b"", {13: b"\0\2\4\3", ExtensionType.OID_FILTERS: contents})
+    with pytest.raises(HandshakeError) as caught:
+        client.receive(Epoch.HANDSHAKE, request.write())
+    refused(caught.value, reason, alert)
