@@ -344,6 +344,9 @@ def read_certificate_types(contents: Buffer) -> bytes:
     reader = Reader(contents)
     types = reader.opaque(1, least=1)
     reader.end()
+    # RFC 7250 4.1: a client that has nothing but the default, which is X.509, leaves the extension out.
+    if types == b"\0":
+        raise HandshakeError(Reason.BAD_VALUE, "the default type of certificates alone")
     return types
 
 

@@ -10,7 +10,7 @@ from tcpls.tls.config import Answer, ClientAuth, ClientConfig, ServerConfig
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.tickets import Ticket
 from tests.interop.bogo import ech
-from tests.interop.bogo.credentials import ADDRESS, ENGINE, Verdict, identities, imported_keys
+from tests.interop.bogo.credentials import ADDRESS, ENGINE, X509, Verdict, accepted, identities, imported_keys
 from tests.interop.bogo.expect import check_hello, read_names
 from tests.interop.bogo.flags import Settings, Unimplemented
 
@@ -63,9 +63,11 @@ def client_config(settings: Settings, ticket: Ticket | None, trust: Verdict, use
     check_versions(settings)
     if settings.reverify_on_resume:
         raise Unimplemented("certificates that a client keeps with its tickets")
+    chains, keys = accepted(settings)
     config = ClientConfig(
         settings.host_name or ADDRESS,
-        trust,
+        trust if chains else None,
+        server_keys=keys,
         identities=identities(settings, used),
         schemes=_schemes(settings),
         alpn=read_names(settings.advertise_alpn),
@@ -77,6 +79,10 @@ def client_config(settings: Settings, ticket: Ticket | None, trust: Verdict, use
         ech=ech.client_configs(settings),
         ech_grease=settings.enable_ech_grease,
     )
+    # Our client offers the types of what it has, and nothing else.
+    default = [X509] if config.identities else []
+    if list(config.own_types) != (settings.available_client_cert_types or default):
+        raise Unimplemented(f"the types of certificates {settings.available_client_cert_types}")
     config = replace(config, groups=groups(settings, config.groups))
     return replace(config, shares=_shares(settings, config))
 
@@ -94,6 +100,7 @@ def server_config(settings: Settings, trust: Verdict, used: list[int]) -> Server
     elif settings.reject_alpn:
         # A server with names of its own refuses a client that has none of them.
         alpn = (b"a name that no test offers",)
+    chains, keys = accepted(settings)
     config = ServerConfig(
         identities(settings, used),
         answer=answer,
@@ -102,7 +109,8 @@ def server_config(settings: Settings, trust: Verdict, used: list[int]) -> Server
         psks=sum(map(imported_keys, settings.credentials), ()),
         ech=ech.server_keys(settings, ENGINE),
         client_auth=_client_auth(settings),
-        client_trust=trust,
+        client_trust=trust if chains else None,
+        client_keys=keys,
         schemes=_schemes(settings),
     )
     return replace(config, groups=groups(settings, config.groups))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from tcpls.errors import Alert, CertificateError, ConfigurationError, Reason
@@ -114,6 +115,25 @@ def chain_of(path: str) -> tuple[bytes, ...]:
     return tuple(pem_blocks(Path(path).read_bytes(), b"CERTIFICATE"))
 
 
+X509, RAW_PUBLIC_KEY = 0, 2
+"""Types of certificates (RFC 7250)."""
+
+
+class KeysByDigest(tuple[bytes, ...]):
+    """The digests of the raw keys that a peer may show, in place of the keys: the runner does not tell these."""
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, bytes) and super().__contains__(sha256(key).digest())
+
+
+def accepted(settings: Settings) -> tuple[bool, KeysByDigest]:
+    """Whether the peer may show certificates, and which keys without one."""
+    types = settings.accepted_peer_cert_types or [X509]
+    if types == [X509, RAW_PUBLIC_KEY]:
+        raise Unimplemented("certificates in preference to keys without one")
+    return X509 in types, KeysByDigest([settings.expect_peer_rpk_sha256] if RAW_PUBLIC_KEY in types else [])
+
+
 def identities(settings: Settings, used: list[int]) -> tuple[Identity, ...]:
     """The chains that the flags name. `used` gets the number of the one that signs; the default's is -1."""
     numbered = [*enumerate(settings.credentials), (-1, settings.default)]
@@ -126,7 +146,10 @@ def identities(settings: Settings, used: list[int]) -> tuple[Identity, ...]:
 
 def _identity(credential: Credential, number: int, used: list[int]) -> Identity:
     try:
-        identity = LIBRARY.load_identity(credential.cert_file, credential.key_file)
+        if credential.raw:
+            identity = LIBRARY.load_raw_identity(credential.key_file)
+        else:
+            identity = LIBRARY.load_identity(credential.cert_file, credential.key_file)
     except ConfigurationError as error:
         raise Unimplemented(str(error)) from None
     return replace(identity, signer=Noted(identity.signer, number, credential.signing_prefs, used))

@@ -10,7 +10,7 @@ from tcpls.tls.connection import Established
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.messages import ClientHello, NewSessionTicket
-from tests.interop.bogo.credentials import ADDRESS, chain_of, imported_keys
+from tests.interop.bogo.credentials import ADDRESS, RAW_PUBLIC_KEY, X509, chain_of, imported_keys
 from tests.interop.bogo.flags import Settings
 
 
@@ -54,10 +54,12 @@ def check_established(settings: Settings, established: Established, used: Sequen
     if settings.expect_no_peer_cert:
         expect("certificates", established.peer_certificates, ())
     elif _authenticates(settings, established):
-        expect("a certificate", bool(established.peer_certificates), True)
+        expect("a certificate", bool(established.peer_certificates or established.peer_raw_key), True)
     # A client does not keep its server's certificates with a ticket.
     if settings.expect_peer_cert_file and (settings.server or not established.resumed):
         expect("certificates", established.peer_certificates, chain_of(settings.expect_peer_cert_file))
+    if settings.expect_peer_certificate_type is not None and not established.resumed:
+        expect("type", RAW_PUBLIC_KEY if established.peer_raw_key else X509, settings.expect_peer_certificate_type)
     if settings.expect_curve_id:
         expect("group", established.group, Group(settings.expect_curve_id).label)
     for suite in (settings.expect_cipher, settings.expect_cipher_aes):

@@ -23,6 +23,8 @@ class Unimplemented(Exception):
 class Credential:
     """What one end may authenticate itself with: a chain and its key, or an external pre-shared key to import."""
 
+    raw: bool = False
+    """Whether the key is shown without a chain (RFC 7250)."""
     cert_file: str = ""
     key_file: str = ""
     signing_prefs: list[int] = field(default_factory=list)
@@ -73,6 +75,8 @@ class Settings:
     reverify_on_resume: bool = False
     expect_verify_result: bool = False
     use_client_ca_list: str = ""
+    accepted_peer_cert_types: list[int] = field(default_factory=list)
+    available_client_cert_types: list[int] = field(default_factory=list)
     require_any_client_certificate: bool = False
     # What is done with the connection.
     shim_writes_first: bool = False
@@ -98,6 +102,8 @@ class Settings:
     expect_no_server_name: bool = False
     expect_peer_cert_file: str = ""
     expect_no_peer_cert: bool = False
+    expect_peer_certificate_type: int | None = None
+    expect_peer_rpk_sha256: bytes = b""
     expect_alpn: str = ""
     expect_advertised_alpn: str = ""
     expect_curve_id: int = 0
@@ -169,12 +175,16 @@ def _flags_of(kind: type, of: Callable[[Settings], object]) -> dict[str, Flag]:
     return {
         "-" + each.name.replace("_", "-"): _flag(of, each.name, str(each.type))
         for each in fields(kind)
-        if each.name not in ("default", "credentials")
+        if each.name not in ("default", "credentials", "raw")
     }
 
 
 def _new_credential(settings: Settings, _: str) -> None:
     settings.credentials.append(Credential())
+
+
+def _new_raw_credential(settings: Settings, _: str) -> None:
+    settings.credentials.append(Credential(raw=True))
 
 
 def _ignore(settings: Settings, _: str) -> None:
@@ -186,6 +196,7 @@ FLAGS: dict[str, Flag] = {
     **_flags_of(Credential, lambda settings: settings.credential),
     "-new-x509-credential": Flag(_new_credential, False),
     "-new-psk-credential": Flag(_new_credential, False),
+    "-new-rpk-credential": Flag(_new_raw_credential, False),
 }
 
 # How the runner's own library is called back, or waits: a sans-IO engine has one way for all of it.

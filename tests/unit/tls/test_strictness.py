@@ -144,3 +144,21 @@ def test_authorities_in_good_form_are_ignored() -> None:
     extensions = {**hello.extensions, ExtensionType.CERTIFICATE_AUTHORITIES: b"\0\3\0\1a"}
     server.receive(Epoch.INITIAL, replace(hello, extensions=extensions).write())
     assert sent(server)[0][0] == HandshakeType.SERVER_HELLO
+
+
+@pytest.mark.clause("RFC 7250 4.1")
+@pytest.mark.parametrize("kind", [ExtensionType.SERVER_CERTIFICATE_TYPE, ExtensionType.CLIENT_CERTIFICATE_TYPE])
+@pytest.mark.parametrize(
+    ("contents", "reason", "alert"),
+    [
+        (b"\1\0", Reason.BAD_VALUE, Alert.ILLEGAL_PARAMETER),
+        (b"\0", Reason.BAD_LENGTH, Alert.DECODE_ERROR),
+        (b"\2\0", Reason.TRUNCATED, Alert.DECODE_ERROR),
+        (b"\1\2\0", Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
+    ],
+)
+def test_types_of_certificates(kind: int, contents: bytes, reason: Reason, alert: Alert) -> None:
+    client = ClientHandshake(client_config(), random=seeded(1), time=TIME)
+    hello = read_hello(sent(client)[0])
+    server = ServerHandshake(server_config(), random=seeded(2), time=TIME)
+    refuses(server, replace(hello, extensions={**hello.extensions, kind: contents}).write(), reason, alert)
