@@ -15,6 +15,7 @@ from tcpls.tls.connection import Established
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.key_schedule import Exporter
+from tcpls.tls.record import MAX_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class SessionInfo:
     `ech` is what became of Encrypted ClientHello. `resumed`: by a ticket of an earlier session; `psk` is the identity
     of the external key that was used. With either there is no `signature`, and no `group` if it was used without a key
     exchange. `peer` is who the peer is and whether that was verified; "" for a client that nobody knows.
-    `early_data`: what became of it, and why.
+    `early_data`: what became of it, and why. `max_sent` and `max_received`: bytes that a record may have to the peer,
+    and from it.
     """
 
     role: str
@@ -61,6 +63,8 @@ class SessionInfo:
     server_name: str
     ech: str
     early_data: str
+    max_sent: int
+    max_received: int
     peer_parameters: dict[str, object]
     connections: tuple[ConnectionInfo, ...]
 
@@ -87,6 +91,8 @@ class SessionInfo:
             rows.append(f"Encrypted ClientHello: {self.ech}")
         if self.early_data != str(EarlyData.NOT_ASKED):
             rows.append(f"0-RTT: {self.early_data}")
+        if min(self.max_sent, self.max_received) < MAX_CONTENT:
+            rows.append(f"records: at most {self.max_sent} bytes to the peer, {self.max_received} from it")
         if self.alpn:
             rows.append(f"ALPN: {self.alpn}")
         if self.peer_parameters:
@@ -124,6 +130,8 @@ class Facts:
     ech: str
     exporter: Exporter = field(repr=False)
     early_data: EarlyData
+    max_sent: int
+    max_received: int
 
     @classmethod
     def of(cls, role: str, tcpls: str, established: Established, psks: Sequence[ExternalPsk], ech: str) -> Facts:
@@ -143,6 +151,8 @@ class Facts:
             ech=ech,
             exporter=established.exporter,
             early_data=established.early_data,
+            max_sent=established.max_sent,
+            max_received=established.max_received,
         )
 
     def session_info(self, peer: Parameters | None, connections: tuple[ConnectionInfo, ...]) -> SessionInfo:
@@ -160,6 +170,8 @@ class Facts:
             server_name=self.server_name,
             ech=self.ech,
             early_data=str(self.early_data),
+            max_sent=self.max_sent,
+            max_received=self.max_received,
             peer_parameters=describe(peer),
             connections=connections,
         )

@@ -56,6 +56,9 @@ def test_both_ends_keep_to_the_others_limit(ends: Ends, mode: tcpls.Negotiate, l
             assert await stream.readall() == DATA
             # A TLSInnerPlaintext of the limit, and the tag.
             assert max(relay.sizes) == limit + 16
+            info = session.info()
+            assert (info.max_sent, info.max_received) == (limit - 1, limit - 1)
+            assert f"records: at most {limit - 1} bytes to the peer, {limit - 1} from it" in info.lines()
 
     run(test())
 
