@@ -97,5 +97,12 @@ def _judge(report: pytest.TestReport) -> tuple[str, str]:
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
-    """The reports of all runs."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """One report for each engine: of a test that was run again, what a later file says."""
+    merged: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        whole = merged.setdefault(report["engine"], {"engine": report["engine"], "peers": {}, "results": []})
+        again = {result["test"] for result in report["results"]}
+        whole["results"] = [result for result in whole["results"] if result["test"] not in again] + report["results"]
+        whole["peers"] |= report["peers"]
+    return list(merged.values())

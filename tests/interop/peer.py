@@ -230,9 +230,9 @@ class Process:
     def output(self) -> str:
         return self._output.decode(errors="replace")
 
-    def wait_for(self, text: str) -> None:
+    def wait_for(self, text: str, times: int = 1) -> None:
         with self._changed:
-            found = self._changed.wait_for(lambda: text.encode() in self._output, TIMEOUT)
+            found = self._changed.wait_for(lambda: self._output.count(text.encode()) >= times, TIMEOUT)
         assert found, f"{text!r} is not in the output: {self.output}"
 
     def say(self, line: str) -> None:

@@ -109,7 +109,10 @@ SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
 WITH_PSK = ("--psk", PSK, "--psk-iden", PSK_IDENTITY)
 OUR_GROUPS = "x25519mlkem768,secp256r1mlkem768,secp384r1mlkem1024,secp256r1,secp384r1,secp521r1,x25519,x448"
 OUR_SCHEMES = " ".join(scheme.label for scheme in DEFAULT_SCHEMES)
-OUR_REQUEST = "signature_algorithms_cert:CR 47:CR key_share:SH supported_versions:SH"
+TCPLS = range(0xFF10, 0xFF14)
+KNOWN_HERE = tuple(word for kind in (19, 20, 27, 58, 64768, 65037, *TCPLS) for word in ("--exc", str(kind)))
+"""certificate types, compress_certificate, ticket_request, the two of Encrypted ClientHello, and TCPLS's own."""
+OUR_REQUEST = "compress_certificate:CR signature_algorithms_cert:CR 47:CR key_share:SH supported_versions:SH"
 """What a CertificateRequest of ours has; 47 is certificate_authorities."""
 LONG_REQUEST = "GET / HTTP/1.0\r\nX-Long: " + "a" * 300 + "\r\n\r\n"
 
@@ -238,8 +241,8 @@ SCRIPTS = (
     Script("tls13-keyupdate-from-server", known="wants a server that updates its keys when a page is asked for"),
     Script(
         "tls13-large-number-of-extensions",
-        ("--exc", "58", "--exc", "65037", "--exc", "64768"),
-        why="ticket_request, encrypted_client_hello and ech_outer_extensions, which are known here",
+        KNOWN_HERE,
+        why="the extensions that are known here and not to the script, which sends nonsense in them",
     ),
     Script("tls13-legacy-version"),
     Script("tls13-lengths", server="echo"),
@@ -275,8 +278,8 @@ SCRIPTS = (
     ),
     Script(
         "tls13-shuffled-extentions",
-        ("--exc", "58", "--exc", "65037", "--exc", "64768"),
-        why="ticket_request, encrypted_client_hello and ech_outer_extensions, which are known here",
+        KNOWN_HERE,
+        why="the extensions that are known here and not to the script, which sends nonsense in them",
     ),
     Script("tls13-signature-algorithms"),
     Script("tls13-symetric-ciphers", without=_WITH_CCM, why="there are no CCM suites here"),
