@@ -228,7 +228,14 @@ SCRIPTS = (
     Script("tls13-empty-alert"),
     Script("tls13-ffdhe-groups", known=FFDHE),
     Script("tls13-ffdhe-sanity", known=FFDHE),
-    Script("tls13-finished"),
+    Script(
+        "tls13-finished",
+        without=tuple(
+            f"padding - cipher {suite}, pad_byte 0, pad_left 0, pad_right {256**3 - 1 - size}"
+            for suite, size in (("TLS_AES_128_GCM_SHA256", 32), ("TLS_AES_256_GCM_SHA384", 48))
+        ),
+        why="a message of 16 MiB is refused by its header, and whether the script reads the alert is a race",
+    ),
     Script("tls13-finished-plaintext"),
     Script("tls13-hrr"),
     Script("tls13-invalid-ciphers"),
