@@ -85,11 +85,11 @@ def run(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[dic
         "-pipe", "-num-workers", str(os.cpu_count() or 1), "-json-output", str(output), *arguments,
     ]  # fmt: skip
     # The path of a Unix socket is short, and pytest's folders are not.
-    with tempfile.TemporaryDirectory() as place, forker(f"{place}/socket") as around:
+    with tempfile.TemporaryDirectory() as place, forker(f"{place}/socket", environment) as around:
         done = subprocess.run(
             command,
             cwd=folder,
-            env=around | environment,
+            env=around,
             timeout=RUN_TIMEOUT,
             stdout=subprocess.PIPE,
             errors="replace",
@@ -103,10 +103,13 @@ def named(results: dict[str, str], outcome: str) -> list[str]:
 
 
 @contextmanager
-def forker(path: str) -> Iterator[dict[str, str]]:
-    """The environment of shims that are forks of one process, which is there as long as the context."""
+def forker(path: str, changes: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment of shims that are forks of one process, which is there as long as the context.
+
+    `changes` are of the environment: the forks have that of the process.
+    """
     command = [sys.executable, "-m", "tests.interop.bogo.forker", path]
-    environment = os.environ | {"TCPLS_PYTHON": sys.executable, "TCPLS_TEST_ENGINE": ENGINE_NAME}
+    environment = os.environ | {"TCPLS_PYTHON": sys.executable, "TCPLS_TEST_ENGINE": ENGINE_NAME} | changes
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -313,7 +316,7 @@ def test_shim_encrypts_its_hello(pki: Pki, runner: Runner) -> None:
 
 
 def test_a_shim_that_is_a_fork(pki: Pki, runner: Runner) -> None:
-    with tempfile.TemporaryDirectory() as folder, forker(f"{folder}/socket") as environment:
+    with tempfile.TemporaryDirectory() as folder, forker(f"{folder}/socket", {}) as environment:
         for flags, outcome in (((), (0, "")), (("-no-such",), (UNIMPLEMENTED, "unimplemented: the flag -no-such\n"))):
             runner.start(*serve_flags(pki), "-check-close-notify", *flags, environment=environment)
             if not flags:
