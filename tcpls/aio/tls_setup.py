@@ -245,8 +245,9 @@ def _early_data(config: ServerConfig) -> EarlyDataPolicy | None:
     if config.ticket_keys is not None and config.replay_store is None:
         # RFC 8446 8.1: what one of them has accepted, another one would accept once more.
         raise ConfigurationError("0-RTT with shared ticket keys needs a replay store, shared by all who share the keys")
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    return EarlyDataPolicy(config.replay_store or MemoryReplayStore(now), config.zero_rtt)
+    # The keys are this process's own then: no ticket is older than this memory, none of its first millisecond either.
+    since = int(datetime.now(UTC).timestamp() * 1000) - 1
+    return EarlyDataPolicy(config.replay_store or MemoryReplayStore(since), config.zero_rtt)
 
 
 class ServerSetup:
