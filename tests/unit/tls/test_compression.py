@@ -188,7 +188,7 @@ def test_the_message_by_hand(role: str, algorithm: CertificateCompression) -> No
 @pytest.mark.clause("RFC 8879 4")
 @ROLES
 @ALGORITHMS
-@pytest.mark.parametrize("off", [-1, 1, -len(BODY)])
+@pytest.mark.parametrize("off", [-1, 1, -len(BODY)], ids=["shorter", "longer", "nothing"])
 def test_lengths_that_are_not_the_certificates(role: str, algorithm: CertificateCompression, off: int) -> None:
     refuses(role, compressed(algorithm, size=len(BODY) + off), *BAD)
 
