@@ -15,7 +15,7 @@ import pytest
 
 from tcpls.kernel import ktls
 from tcpls.tls.engines import ENGINE_NAMES
-from tests.elsewhere import ROOT, Elsewhere
+from tests.elsewhere import ROOT, Elsewhere, keep_only
 
 GUEST_TIMEOUT = 420
 
@@ -30,18 +30,19 @@ class Guest(Elsewhere):
     name = "the second kernel"
     timeout = GUEST_TIMEOUT + 60
 
-    def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
+    def command(self, selection: list[str], report: Path, folder: Path) -> list[str]:
         # Files belong to whoever started the second kernel, even for its root: pytest's own folder refuses that.
         return [
             str(ROOT / "scripts" / "kernel-vm"), "--uml", "--timeout", str(GUEST_TIMEOUT),
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
-            f"--basetemp={folder / 'guest'}", f"@{arguments}",
+            f"--basetemp={folder / 'guest'}", *selection,
         ]  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINE_NAMES, help="the crypto engine of the tests of TLS (openssl)")
     parser.addoption("--both-engines", action="store_true", help="run the tests of TLS under the other engine too")
+    parser.addoption("--only", metavar="FILE", type=Path, help="run only the tests that this file names, one a line")
     parser.addoption("--conformance", metavar="DIR", help="write a report of features and clauses into this folder")
     # The conftests of folders import the engine before pytest has read its options for good.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -64,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if listed := config.getoption("--only"):
+        keep_only(listed, config, items)
     marked = [item for item in items if item.get_closest_marker("ktls")]
     if config.getoption("--both-engines"):
         from tests import second_engine

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,6 +29,8 @@ class Elsewhere(ABC):
     name: str
     """What errors call it."""
     timeout: float
+    root = ROOT
+    """What the names of the tests start from."""
 
     def __init__(self, node_ids: Iterable[str]) -> None:
         self._node_ids = tuple(node_ids)
@@ -34,8 +38,8 @@ class Elsewhere(ABC):
         self._said = ""
 
     @abstractmethod
-    def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
-        """A process that runs the tests named in the file `arguments`, writes a JUnit report, and may use `folder`."""
+    def command(self, selection: list[str], report: Path, folder: Path) -> list[str]:
+        """A process of pytest with the arguments `selection`, which writes a JUnit report and may use `folder`."""
 
     def outcome(self, node_id: str) -> Outcome:
         if self._outcomes is None:
@@ -46,12 +50,13 @@ class Elsewhere(ABC):
     def _run(self) -> dict[str, Outcome]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            arguments, report = folder / "arguments", folder / "report.xml"
-            arguments.write_text("".join(f"{node_id}\n" for node_id in self._node_ids), encoding="utf-8")
+            wanted, report = folder / "wanted", folder / "report.xml"
+            wanted.write_text("".join(f"{node_id}\n" for node_id in self._node_ids), encoding="utf-8")
+            files = dict.fromkeys(node_id.partition("::")[0] for node_id in self._node_ids)
             try:
                 done = subprocess.run(
-                    self.command(arguments, report, folder),
-                    cwd=ROOT,
+                    self.command([f"--only={wanted}", *files], report, folder),
+                    cwd=self.root,
                     capture_output=True,
                     text=True,
                     errors="replace",
@@ -62,6 +67,16 @@ class Elsewhere(ABC):
                 return {}
             self._said = (done.stdout + done.stderr)[-4000:]
             return _read(report) if report.exists() else {}
+
+
+def keep_only(listed: Path, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects what is not in the file `listed`.
+
+    Names given as arguments would do too, but one that is not found there would keep pytest from running any.
+    """
+    wanted = frozenset(listed.read_text(encoding="utf-8").splitlines())
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
+    items[:] = [item for item in items if item.nodeid in wanted]
 
 
 def _junit_key(node_id: str) -> str:

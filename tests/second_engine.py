@@ -25,10 +25,10 @@ class SecondRun(Elsewhere):
     name = f"the run under {OTHER}"
     timeout = 1800
 
-    def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
+    def command(self, selection: list[str], report: Path, folder: Path) -> list[str]:
         return [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--engine", OTHER,
-            f"--junitxml={report}", f"--basetemp={folder / 'base'}", f"@{arguments}",
+            f"--junitxml={report}", f"--basetemp={folder / 'base'}", *selection,
         ]  # fmt: skip
 
 

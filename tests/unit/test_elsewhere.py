@@ -5,7 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.elsewhere import Elsewhere, Outcome
+from tests.elsewhere import ROOT, Elsewhere, Outcome
+
+CONFTEST = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.conftest import pytest_addoption, pytest_collection_modifyitems
+"""
 
 TESTS = """
 import pytest
@@ -16,6 +22,8 @@ def test_passes(word): pass
 def test_fails(): assert 1 == 2
 
 def test_skips(): pytest.skip("no reason")
+
+def test_unasked(): pass
 
 class TestClass:
     def test_inside(self): pass
@@ -28,31 +36,29 @@ class Here(Elsewhere):
 
     def __init__(self, folder: Path, node_ids: list[str]) -> None:
         super().__init__(node_ids)
-        self._folder = folder
+        self.root = folder
 
-    def command(self, arguments: Path, report: Path, folder: Path) -> list[str]:
+    def command(self, selection: list[str], report: Path, folder: Path) -> list[str]:
         return [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(self._folder),
-            f"--junitxml={report}", f"@{arguments}",
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(self.root),
+            f"--junitxml={report}", *selection,
         ]  # fmt: skip
 
 
 def test_outcomes(tmp_path: Path) -> None:
-    file = tmp_path / "test_some.py"
-    file.write_text(TESTS)
-    run = Here(tmp_path, [str(file)])
-    kinds = {
-        name: run.outcome(f"test_some.py::{name}").kind
-        for name in (
-            "test_passes[a b]",
-            "test_passes[x::y]",
-            "test_passes[[z]]",
-            "test_fails",
-            "test_skips",
-            "TestClass::test_inside",
-            "test_absent",
-        )
-    }
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_some.py").write_text(TESTS)
+    names = [
+        "test_passes[a b]",
+        "test_passes[x::y]",
+        "test_passes[[z]]",
+        "test_fails",
+        "test_skips",
+        "TestClass::test_inside",
+        "test_absent",
+    ]
+    run = Here(tmp_path, [f"test_some.py::{name}" for name in names])
+    kinds = {name: run.outcome(f"test_some.py::{name}").kind for name in names}
     assert kinds == {
         "test_passes[a b]": "passed",
         "test_passes[x::y]": "passed",
@@ -64,6 +70,8 @@ def test_outcomes(tmp_path: Path) -> None:
     }
     assert "1 == 2" in run.outcome("test_some.py::test_fails").text
     assert "no reason" in run.outcome("test_some.py::test_skips").text
+    # Nothing ran that was not asked for.
+    assert run.outcome("test_some.py::test_unasked").kind == "error"
 
 
 def test_a_process_that_reports_nothing(tmp_path: Path) -> None:

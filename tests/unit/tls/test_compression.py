@@ -205,7 +205,9 @@ def test_data_that_is_damaged(role: str, algorithm: CertificateCompression) -> N
 @pytest.mark.clause("RFC 8879 5")
 @ROLES
 @ALGORITHMS
-@pytest.mark.parametrize("size", [len(BODY), MAX_MESSAGE, MAX_MESSAGE + 1, 0xFFFFFF])
+@pytest.mark.parametrize(
+    "size", [len(BODY), MAX_MESSAGE, MAX_MESSAGE + 1, 0xFFFFFF], ids=["true", "most", "above", "huge"]
+)
 def test_bombs(role: str, algorithm: CertificateCompression, size: int) -> None:
     bomb = bomb_of(algorithm)
     assert len(bomb) < MAX_MESSAGE
