@@ -23,7 +23,7 @@ from benchmarks import peers
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
-from tcpls.tls.engines import ENGINE_NAMES, Library, library
+from tcpls.tls.engines.libraries import ENGINE_NAMES, Library, library
 from tcpls.tls.messages import NewSessionTicket
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.record import RecordOpener

@@ -14,8 +14,8 @@ from tcpls.protocol.frames import STREAM_TRAILER
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.session import Session
 from tcpls.protocol.streams import MAX_STREAM_DATA
+from tcpls.tls.engines.openssl import OpenSSLEngine
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.openssl import OpenSSLEngine
 from tcpls.tls.record import MAX_CONTENT, RECORD_ROOM, RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite, TrafficKeys
 from tcpls.wire import Buffer

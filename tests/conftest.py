@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from tcpls.kernel import ktls
-from tcpls.tls.engines import ENGINE_NAMES
+from tcpls.tls.engines.libraries import ENGINE_NAMES
 from tests.elsewhere import ROOT, Elsewhere, keep_only
 
 GUEST_TIMEOUT = 420

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tcpls.tls.der import BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, SEQUENCE, SET
+from tcpls.tls.x509.der import BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, SEQUENCE, SET
 
 UTC_TIME, GENERALIZED_TIME, UTF8_STRING = 0x17, 0x18, 0x0C
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tcpls.tls.engines import library
+from tcpls.tls.engines.libraries import library
 
 VARIABLE = "TCPLS_TEST_ENGINE"
 """How the option reaches the modules of tests, which use the engine when they are imported."""

@@ -15,7 +15,12 @@ from tests.elsewhere import Elsewhere
 from tests.engine import NAME
 
 FOLDERS = ("tests/unit/tls/", "tests/vectors/", "tests/interop/", "tests/fuzz/test_tls")
-OF_BOTH = ("der", "engines_together", "minicrypto", "no_openssl", "path", "x509")
+OF_BOTH = (
+    "tests/unit/tls/x509/",
+    "tests/unit/tls/engines/test_engines_together.py",
+    "tests/unit/tls/engines/test_minicrypto.py",
+    "tests/unit/tls/engines/test_no_openssl.py",
+)
 """What of these is about both engines already, or about none; so are the other tests of fuzz/ and property/."""
 
 OTHER = "minicrypto" if NAME == "openssl" else "openssl"
@@ -51,8 +56,7 @@ class UnderTheOtherEngine(pytest.Item):
 
 def add_to(items: list[pytest.Item]) -> None:
     """Behind what is collected, so that the process is started once all else has run."""
-    twice = {f"test_{name}" for name in OF_BOTH}
-    originals = [item for item in items if item.nodeid.startswith(FOLDERS) and item.path.stem not in twice]
+    originals = [item for item in items if item.nodeid.startswith(FOLDERS) and not item.nodeid.startswith(OF_BOTH)]
     run = SecondRun(item.nodeid for item in originals)
     for item in originals:
         parent = item.parent

@@ -46,7 +46,7 @@ class CommonConfig:
     after `idle_timeout` without a record a session ends (0: never). `psks` are keys that are used in place of
     certificates where the peer has one of them too; `psk_modes` are the ways in which they and tickets may be used:
     "psk_dhe_ke" (the default), and "psk_ke", without a key exchange and so without forward secrecy. `engine` is the
-    cryptographic library, one of `tcpls.tls.engines.ENGINE_NAMES`. `record_size_limit` is what this end takes
+    cryptographic library, one of `tcpls.tls.engines.libraries.ENGINE_NAMES`. `record_size_limit` is what this end takes
     in a record (RFC 8449: content, type and padding; 64 to 16,385 bytes), `padding` what it adds to its own.
     `certificate` and `private_key` are PEM files: this end's chain, leaf first, and its key. `credentials` are more of
     them: a server chooses by the name that it is asked for, a client by the authorities that the server lists, and both

@@ -19,7 +19,7 @@ from tcpls.tls.ech.keys import EchKeys, load_keys, read_file, read_private_key
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.esni import EsniKey, EsniKeys
-from tcpls.tls.x509 import pem_blocks
+from tcpls.tls.x509.certificate import pem_blocks
 
 logger = logging.getLogger("tcpls")
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from tcpls.errors import CertificateError, ConfigurationError
 from tcpls.tls.config import ClientAuth, Identity
 from tcpls.tls.connection import Established
-from tcpls.tls.der import DerError
-from tcpls.tls.engines import Library
+from tcpls.tls.engines.libraries import Library
 from tcpls.tls.ocsp import check_form
-from tcpls.tls.x509 import Certificate, common_name, pem_blocks, public_key_of
+from tcpls.tls.x509.certificate import Certificate, common_name, pem_blocks, public_key_of
+from tcpls.tls.x509.der import DerError
 
 if TYPE_CHECKING:
     from tcpls.aio.config import CommonConfig, ServerConfig

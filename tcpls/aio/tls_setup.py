@@ -32,12 +32,12 @@ from tcpls.protocol.parameters import (
 )
 from tcpls.protocol.resumption import Remembered
 from tcpls.tls import config as tls_config
-from tcpls.tls import engines
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.engine import CryptoEngine, Trust
+from tcpls.tls.engines import libraries
 from tcpls.tls.extensions import ExtensionType, read_record_size_limit
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
@@ -151,7 +151,7 @@ class _TrustsNobody:
         return False
 
 
-def _trust(config: ClientConfig, library: engines.Library) -> Trust | None:
+def _trust(config: ClientConfig, library: libraries.Library) -> Trust | None:
     if not config.verify:
         if config.server_keys is not None:
             raise ConfigurationError("a server whose key is expected is verified by it")
@@ -175,7 +175,7 @@ class ClientSetup:
         self.local = local_parameters(config)
         self._name = config.server_name or host
         self._config = config
-        library = engines.library(config.engine)
+        library = libraries.library(config.engine)
         self._tls = tls_config.ClientConfig(
             server_name=self._name,
             trust=_trust(config, library),
@@ -257,7 +257,7 @@ class ServerSetup:
         self.local = local_parameters(config)
         self._negotiates = config.tcpls is not Negotiate.OFF
         self._key_log = config.key_log
-        library = engines.library(config.engine)
+        library = libraries.library(config.engine)
         identities = server_identities(config, library)
         check_client_authentication(config)
         self._config = tls_config.ServerConfig(

@@ -13,7 +13,7 @@ from tcpls.cli.exits import Exit
 from tcpls.errors import ConfigurationError
 from tcpls.tls.ech.configs import AEADS, KDFS, KEMS, EchConfig, is_public_name, write_configs
 from tcpls.tls.ech.keys import EchFile, generate, read_file, write_pem
-from tcpls.tls.engines import ENGINE_NAMES, library
+from tcpls.tls.engines.libraries import ENGINE_NAMES, library
 from tcpls.tls.esni import write_keys
 from tcpls.tls.hpke import AeadId, Kdf, Kem
 

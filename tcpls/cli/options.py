@@ -27,7 +27,7 @@ from tcpls import (
 )
 from tcpls.cli.exits import UsageError
 from tcpls.observe import NULL_KEY_LOG, KeyLog
-from tcpls.tls.engines import ENGINE_NAMES
+from tcpls.tls.engines.libraries import ENGINE_NAMES
 from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT
 
 DEFAULT_PORT = 4433

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tcpls.errors import ConfigurationError, HandshakeError, ProgramRefused
 from tcpls.tls.algorithms import SignatureScheme
-from tcpls.tls.der import DerError
-from tcpls.tls.x509 import pem_blocks
+from tcpls.tls.x509.certificate import pem_blocks
+from tcpls.tls.x509.der import DerError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -289,7 +289,7 @@ class ProgramPolicy:
         if not signature:
             raise ProgramRefused("not signed", stage="signature")
         # Here, because the helper, which holds privileges, has no use for it under other policies.
-        from tcpls.tls.engines import library
+        from tcpls.tls.engines.libraries import library
 
         for raw in self.keys:
             if key_id(ProgramKey(raw)) != wanted:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from tcpls.errors import ConfigurationError
 from tcpls.tls.algorithms import DEFAULT_GROUPS, DEFAULT_SCHEMES, CertificateType, Group, SignatureScheme
-from tcpls.tls.chain_facts import ChainFacts, chain_facts
 from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression, usable_compressions
 from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
@@ -23,6 +22,7 @@ from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
+from tcpls.tls.x509.chain_facts import ChainFacts, chain_facts
 
 if TYPE_CHECKING:
     from tcpls.tls.esni import EsniKey, EsniKeys

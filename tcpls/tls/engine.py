@@ -1,6 +1,6 @@
 """What the TLS engine has computed for it: AEAD, hash, HMAC, key exchange, signatures and path validation.
 
-Everything here is a protocol. `engines.py` has the libraries that implement them; none is imported here, so that a
+Everything here is a protocol. `engines` has the libraries that implement them; none is imported here, so that a
 process has only the one that it uses.
 """
 
@@ -132,6 +132,6 @@ class CryptoEngine(Protocol):
 
 def default_engine() -> CryptoEngine:
     """The engine of a configuration that names none: OpenSSL's, imported when it is first needed."""
-    from tcpls.tls.openssl import OPENSSL
+    from tcpls.tls.engines.openssl import OPENSSL
 
     return OPENSSL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcpls.errors import CertificateError, Reason
-from tcpls.tls.der import OCTET_STRING, Der, DerError
+from tcpls.tls.x509.der import OCTET_STRING, Der, DerError
 from tcpls.wire import Buffer, Reader, Writer
 
 _OCSP = 1

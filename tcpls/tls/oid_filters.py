@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.der import OID, Der, DerError
-from tcpls.tls.x509_extensions import ANY_PURPOSE
+from tcpls.tls.x509.der import OID, Der, DerError
+from tcpls.tls.x509.extensions import ANY_PURPOSE
 from tcpls.wire import Buffer, Reader, Writer
 
 _EXTENDED_KEY_USAGE = "2.5.29.37"

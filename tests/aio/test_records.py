@@ -13,8 +13,8 @@ from tcpls.errors import Reason
 from tcpls.protocol import negotiation
 from tcpls.protocol.negotiation import LEAST_CONTENT
 from tcpls.tls import config as tls_config
-from tcpls.tls import engines
 from tcpls.tls.connection import ClientConnection, ServerConnection
+from tcpls.tls.engines import libraries
 from tests.aio.ends import Ends, Relay, run
 from tests.aio.test_streams import echo
 from tests.unit.tls.pair import shake
@@ -114,7 +114,7 @@ def test_limits_too_small_for_tcpls_are_for_ordinary_tls(ends: Ends) -> None:
 def test_frames_are_not_put_into_records_that_are_too_short_for_them(ends: Ends) -> None:
     """Peers that announce TCPLS and short records: a client gets ordinary TLS, a server has broken the rule."""
     setup = ServerSetup(tcpls.ServerConfig(certificate=ends.certificate, private_key=ends.key))
-    library = engines.library("openssl")
+    library = libraries.library("openssl")
     foreign = tls_config.ClientConfig(
         "localhost", None, record_size_limit=LEAST_CONTENT, extra_extensions=negotiation.client_extensions()
     )

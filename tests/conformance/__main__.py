@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tcpls.tls.engines import ENGINE_NAMES
+from tcpls.tls.engines.libraries import ENGINE_NAMES
 from tests.conformance import page
 from tests.conformance.clauses import ROOT
 from tests.conformance.plugin import load

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tcpls.tls.engines import ENGINE_NAMES
+from tcpls.tls.engines.libraries import ENGINE_NAMES
 from tests.conformance import clauses
 from tests.conformance.peers import SUITES
 

@@ -24,18 +24,18 @@ from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import FileTicketStore, TicketScope
 from tcpls.errors import CertificateError, ConfigurationError, PeerError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.der import SEQUENCE, Der, DerError
 from tcpls.tls.ech import keys as ech_keys
-from tcpls.tls.engines import Library, library
+from tcpls.tls.engines.libraries import Library, library
 from tcpls.tls.hpke import AeadId, HpkeSuite, Kdf, Kem, setup_receiver, setup_sender
 from tcpls.tls.key_exchange import HYBRIDS
 from tcpls.tls.ocsp import STATUS_REQUEST, check_form, read_status, read_status_request, write_status
-from tcpls.tls.path import check_name, validate_path
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKey, write_keys
 from tcpls.tls.tickets import Ticket
-from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.x509.certificate import Certificate
+from tcpls.tls.x509.der import SEQUENCE, Der, DerError
+from tcpls.tls.x509.extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.x509.path import check_name, validate_path
 from tests.der_writer import ECDSA_SHA256, bits, sequence
 from tests.fuzz.target import Target
 from tests.unit.tls.pair import KINDS, NAME, TIME, Pair, authority, issue, leaf, seeded

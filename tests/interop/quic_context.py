@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tcpls.errors import AlertReceived, PeerError, Reason
 from tcpls.tls.config import Answer, ClientConfig, Identity, ServerConfig
 from tcpls.tls.early_data import QUIC_LIMIT, EarlyDataPolicy
+from tcpls.tls.engines.openssl import OpenSSLSigner
 from tcpls.tls.flow import Epoch, FlowEvent, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.messages import ClientHello, KeyUpdate, NewSessionTicket
-from tcpls.tls.openssl import OpenSSLSigner
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite

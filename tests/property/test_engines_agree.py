@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tcpls.errors import PeerError
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import Signer
-from tcpls.tls.engines import Library, library
+from tcpls.tls.engines.libraries import Library, library
 from tcpls.tls.key_exchange import HYBRIDS
 from tcpls.tls.suites import TAG_SIZE, CipherSuite, TrafficKeys
 from tests.unit.tls.pair import KINDS, TIME, Pair, issue, leaf, seeded

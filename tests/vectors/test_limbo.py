@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tcpls.errors import CertificateError, ConfigurationError
-from tcpls.tls.x509 import pem_blocks
+from tcpls.tls.x509.certificate import pem_blocks
 from tests.engine import ENGINE, LIBRARY
 
 RECORD: dict[str, Any] = tomllib.loads((Path(__file__).parent / "limbo.toml").read_text())

@@ -15,12 +15,12 @@ from tcpls.tls.client_states import ExpectServerHello
 from tcpls.tls.config import ClientConfig
 from tcpls.tls.connection import ClientConnection, Established, TLSConnection
 from tcpls.tls.engine import PublicKey
+from tcpls.tls.engines.openssl import OPENSSL, CurveShare, OpenSSLEngine, OpenSSLPublicKey, X25519Share
 from tcpls.tls.extensions import ExtensionType
 from tcpls.tls.flow import Flow
 from tcpls.tls.handshake import Handshake
 from tcpls.tls.key_schedule import BinderKind, EarlySecrets
 from tcpls.tls.messages import ClientHello, EndOfEarlyData, NewSessionTicket
-from tcpls.tls.openssl import OPENSSL, CurveShare, OpenSSLEngine, OpenSSLPublicKey, X25519Share
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import OfferedPsks, PreSharedKey, bind, binder_of
 from tcpls.tls.record import HEADER_SIZE, ContentType, RecordOpener, RecordSealer

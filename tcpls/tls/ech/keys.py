@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tcpls.errors import ConfigurationError, PeerError
-from tcpls.tls.der import OCTET_STRING, Der, DerError
 from tcpls.tls.ech.configs import EchConfig, is_public_name, read_configs, write_configs
 from tcpls.tls.engine import CryptoEngine, PrivateShare
 from tcpls.tls.hpke import AeadId, Kdf, Kem
 from tcpls.tls.suites import Random
-from tcpls.tls.x509 import pem_blocks
+from tcpls.tls.x509.certificate import pem_blocks
+from tcpls.tls.x509.der import OCTET_STRING, Der, DerError
 
 MAX_KEYS = 64
 """Keys of one server. With trial decryption, each costs a key exchange per ClientHello."""

@@ -13,9 +13,9 @@ from tcpls.errors import Alert, CertificateError, ConfigurationError, Reason
 from tcpls.tls.algorithms import SignatureScheme
 from tcpls.tls.config import Identity
 from tcpls.tls.engine import Signer, Trust
-from tcpls.tls.engines import library
+from tcpls.tls.engines.libraries import library
 from tcpls.tls.psk import PreSharedKey, import_psk
-from tcpls.tls.x509 import pem_blocks
+from tcpls.tls.x509.certificate import pem_blocks
 from tests.interop.bogo.flags import Credential, Settings, Unimplemented
 
 LIBRARY = library(os.environ.get("TCPLS_TEST_ENGINE", "openssl"))

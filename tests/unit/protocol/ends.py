@@ -13,8 +13,8 @@ from tcpls.protocol.core import Core
 from tcpls.protocol.frames import ALL_FRAMES, Frame, Padding, Stream, encode, parse_frames
 from tcpls.protocol.parameters import Parameters, ProgramSupport
 from tcpls.protocol.session import Session
+from tcpls.tls.engines.openssl import OpenSSLEngine
 from tcpls.tls.key_schedule import TrafficSecret
-from tcpls.tls.openssl import OpenSSLEngine
 from tcpls.tls.record import MAX_CONTENT
 from tcpls.tls.suites import CipherSuite, TrafficKeys
 from tcpls.wire import Buffer

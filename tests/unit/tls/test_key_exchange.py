@@ -9,12 +9,12 @@ import pytest
 from tcpls.errors import Alert, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.config import ClientConfig, ServerConfig
+from tcpls.tls.engines.openssl import OpenSSLEngine
 from tcpls.tls.extensions import ExtensionType, read_client_shares
 from tcpls.tls.flow import MessageToSend
 from tcpls.tls.handshake import ClientHandshake
 from tcpls.tls.key_exchange import HYBRIDS, client_shares
 from tcpls.tls.messages import ClientHello, Message
-from tcpls.tls.openssl import OpenSSLEngine
 from tests.engine import ENGINE
 from tests.unit.tls.pair import TIME, client_config, identity, make_client, make_server, refused, seeded, shake
 

@@ -14,12 +14,12 @@ from tcpls.tls import client_hello, client_states
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
+from tcpls.tls.engines.openssl import OPENSSL
 from tcpls.tls.extensions import ExtensionType, write_server_share, write_u16
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
 from tcpls.tls.key_schedule import BinderKind, EarlySecrets
 from tcpls.tls.messages import CertificateRequest, ClientHello, EncryptedExtensions, NewSessionTicket, ServerHello
-from tcpls.tls.openssl import OPENSSL
 from tcpls.tls.post_handshake import PostHandshake
 from tcpls.tls.psk import OfferedPsks, PreSharedKey, PskMode, bind, import_psk, unbound
 from tcpls.tls.record import RecordOpener

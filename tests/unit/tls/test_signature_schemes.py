@@ -17,8 +17,8 @@ from tcpls.tls.flow import Epoch
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
 from tcpls.tls.messages import Certificate as CertificateMessage
 from tcpls.tls.messages import CertificateVerify, signed_content
-from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_algorithms import KeyKind
+from tcpls.tls.x509.algorithms import KeyKind
+from tcpls.tls.x509.certificate import Certificate
 from tests import der_writer
 from tests.engine import ENGINE, LIBRARY
 from tests.unit.tls.pair import (

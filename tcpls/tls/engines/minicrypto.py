@@ -23,13 +23,13 @@ from Crypto.Signature import DSS, eddsa, pkcs1_15, pss
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.der import Der, DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.engines.mac import hmac_over
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, Encapsulate, HybridShare, Kem, answer_hybrid
-from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
-from tcpls.tls.x509 import Certificate, SubjectPublicKey, public_key_of
-from tcpls.tls.x509_algorithms import RSA_KINDS, SCHEMES, KeyKind
+from tcpls.tls.x509.algorithms import RSA_KINDS, SCHEMES, KeyKind
+from tcpls.tls.x509.certificate import Certificate, SubjectPublicKey, public_key_of
+from tcpls.tls.x509.der import Der, DerError
 from tcpls.wire import Buffer
 
 _HASHES: dict[str, ModuleType] = {"sha256": SHA256, "sha384": SHA384}

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpls.tls.der import DerError
-from tcpls.tls.x509 import Certificate, pem_blocks, public_key_of
-from tcpls.tls.x509_algorithms import KeyKind
-from tcpls.tls.x509_extensions import CLIENT_AUTH, DIRECTORY_NAME, DNS_NAME, SERVER_AUTH, is_host_name
+from tcpls.tls.x509.algorithms import KeyKind
+from tcpls.tls.x509.certificate import Certificate, pem_blocks, public_key_of
+from tcpls.tls.x509.der import DerError
+from tcpls.tls.x509.extensions import CLIENT_AUTH, DIRECTORY_NAME, DNS_NAME, SERVER_AUTH, is_host_name
 from tests.der_writer import (
     GENERALIZED_TIME,
     UTC_TIME,

@@ -18,7 +18,7 @@ from pathlib import Path
 import tcpls, tcpls.cli.main
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection
-from tcpls.tls.engines import library
+from tcpls.tls.engines.libraries import library
 from tcpls.tls.record import RecordOpener, RecordSealer
 
 folder, name, time = Path(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])

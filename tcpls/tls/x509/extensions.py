@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, replace
 
-from tcpls.tls.der import OCTET_STRING, Der, DerError
+from tcpls.tls.x509.der import OCTET_STRING, Der, DerError
 
 SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
 CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"

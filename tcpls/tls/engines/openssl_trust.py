@@ -21,14 +21,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 
 from tcpls.errors import CertificateError, ConfigurationError, Reason
-from tcpls.tls.der import DerError
-from tcpls.tls.openssl import UNREADABLE, schemes_of
-from tcpls.tls.path import check_name, validate_path
-from tcpls.tls.revocation import check_status
-from tcpls.tls.system_bundles import SYSTEM_BUNDLES
-from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
-from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.engines.openssl import UNREADABLE, schemes_of
+from tcpls.tls.engines.openssl_revocation import check_status
+from tcpls.tls.engines.system_bundles import SYSTEM_BUNDLES
+from tcpls.tls.x509.algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
+from tcpls.tls.x509.certificate import Certificate
+from tcpls.tls.x509.der import DerError
+from tcpls.tls.x509.extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.x509.path import check_name, validate_path
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PEM_END = b"-----END CERTIFICATE-----"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tcpls.errors import CertificateError, Reason
-from tcpls.tls.x509 import EMPTY_NAME, Certificate
-from tcpls.tls.x509_extensions import (
+from tcpls.tls.x509.certificate import EMPTY_NAME, Certificate
+from tcpls.tls.x509.extensions import (
     ANY_PURPOSE,
     DIRECTORY_NAME,
     Address,

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tcpls.tls.der import SEQUENCE, SET, Der, DerError
-from tcpls.tls.x509_algorithms import KIND_BY_ALGORITHM, KeyKind
-from tcpls.tls.x509_extensions import Extensions, read_extensions
+from tcpls.tls.x509.algorithms import KIND_BY_ALGORITHM, KeyKind
+from tcpls.tls.x509.der import SEQUENCE, SET, Der, DerError
+from tcpls.tls.x509.extensions import Extensions, read_extensions
 
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _V3 = 2

@@ -1,4 +1,4 @@
-"""Trust and private keys for the engine minicrypto: the counterparts of trust.py and credentials.py without OpenSSL."""
+"""Trust and private keys for the engine minicrypto: the counterparts of openssl_trust.py and openssl_credentials.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from Crypto.PublicKey.ECC import EccKey
 
 from tcpls.errors import CertificateError, ConfigurationError, Reason
 from tcpls.tls.config import Identity
-from tcpls.tls.der import DerError
-from tcpls.tls.minicrypto import (
+from tcpls.tls.engines.minicrypto import (
     Key,
     MiniSigner,
     read_public_key,
@@ -23,11 +22,12 @@ from tcpls.tls.minicrypto import (
     verify_eddsa,
     verify_rsa,
 )
-from tcpls.tls.path import check_name, validate_path
-from tcpls.tls.system_bundles import SYSTEM_BUNDLES
-from tcpls.tls.x509 import Certificate, pem_blocks
-from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS, KeyKind
-from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.engines.system_bundles import SYSTEM_BUNDLES
+from tcpls.tls.x509.algorithms import SIGNATURE_ALGORITHMS, KeyKind
+from tcpls.tls.x509.certificate import Certificate, pem_blocks
+from tcpls.tls.x509.der import DerError
+from tcpls.tls.x509.extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.x509.path import check_name, validate_path
 
 _HASHES = {"sha256": SHA256, "sha384": SHA384, "sha512": SHA512}
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tcpls.errors import CertificateError, ConfigurationError
 from tcpls.tls.config import Identity
-from tcpls.tls.openssl import UNREADABLE, OpenSSLSigner, certified_kind
-from tcpls.tls.x509_algorithms import KeyKind
+from tcpls.tls.engines.openssl import UNREADABLE, OpenSSLSigner, certified_kind
+from tcpls.tls.x509.algorithms import KeyKind
 
 
 def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:

@@ -9,7 +9,7 @@ import pytest
 from tcpls.tls.algorithms import Group
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.connection import ClientConnection, ServerConnection
-from tcpls.tls.engines import library
+from tcpls.tls.engines.libraries import library
 from tcpls.tls.record import RecordOpener, RecordSealer
 from tcpls.tls.suites import CipherSuite
 from tests.unit.tls.pair import KINDS, NAME, TIME, authority, leaf, seeded, shake

@@ -7,8 +7,8 @@ from Crypto.PublicKey import MLKEM
 
 from tcpls.errors import Alert, CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
+from tcpls.tls.engines.minicrypto import MINICRYPTO, InvalidTag, MiniCryptoEngine
 from tcpls.tls.key_exchange import HYBRIDS
-from tcpls.tls.minicrypto import MINICRYPTO, InvalidTag, MiniCryptoEngine
 from tcpls.tls.suites import TAG_SIZE, CipherSuite, TrafficKeys
 from tests.der_writer import bits, certificate, integer, sequence
 from tests.unit.tls.pair import refused, seeded

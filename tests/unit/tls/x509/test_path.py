@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tcpls.errors import Alert, CertificateError, Reason
-from tcpls.tls import minicrypto_files, trust
-from tcpls.tls.path import MAX_COMPARISONS, MAX_PATH, MAX_SIGNATURES, Verify, check_name, validate_path
-from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.engines import minicrypto_files, openssl_trust
+from tcpls.tls.x509.certificate import Certificate
+from tcpls.tls.x509.extensions import CLIENT_AUTH, SERVER_AUTH
+from tcpls.tls.x509.path import MAX_COMPARISONS, MAX_PATH, MAX_SIGNATURES, Verify, check_name, validate_path
 from tests.unit.tls.pair import NAME, TIME, Pair, authority, issue, leaf, refused
 
-BOTH = (minicrypto_files.signed_by, trust.signed_by)
+BOTH = (minicrypto_files.signed_by, openssl_trust.signed_by)
 
 Extension = tuple[x509.ExtensionType, bool]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tcpls.tls.der import OCTET_STRING, SEQUENCE, Der, DerError
+from tcpls.tls.x509.der import OCTET_STRING, SEQUENCE, Der, DerError
 from tests.der_writer import bits, boolean, integer, oid, sequence, tlv
 
 

@@ -16,13 +16,13 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.der import DerError
 from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.engines.mac import hmac_over
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, HybridShare, Kem, answer_hybrid
-from tcpls.tls.mac import hmac_over
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
-from tcpls.tls.x509 import Certificate, public_key_of
-from tcpls.tls.x509_algorithms import SCHEMES, KeyKind
+from tcpls.tls.x509.algorithms import SCHEMES, KeyKind
+from tcpls.tls.x509.certificate import Certificate, public_key_of
+from tcpls.tls.x509.der import DerError
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 _HMACS = {"sha256": hmac_over(hashlib.sha256, 64), "sha384": hmac_over(hashlib.sha384, 128)}

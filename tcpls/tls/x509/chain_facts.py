@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tcpls.tls.der import DerError
-from tcpls.tls.x509 import Certificate
-from tcpls.tls.x509_algorithms import SIGNATURE_ALGORITHMS
+from tcpls.tls.x509.algorithms import SIGNATURE_ALGORITHMS
+from tcpls.tls.x509.certificate import Certificate
+from tcpls.tls.x509.der import DerError
 
 
 @dataclass(frozen=True, slots=True)

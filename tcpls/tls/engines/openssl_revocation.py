@@ -14,8 +14,8 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.errors import CertificateError, Reason
-from tcpls.tls.der import Der
-from tcpls.tls.openssl import UNREADABLE, schemes_of
+from tcpls.tls.engines.openssl import UNREADABLE, schemes_of
+from tcpls.tls.x509.der import Der
 
 SKEW = timedelta(minutes=5)
 """By which the responder's clock may be ahead."""

@@ -62,8 +62,9 @@ def library(name: str) -> Library:
 
 
 def _openssl() -> Library:
-    from tcpls.tls import credentials, trust
-    from tcpls.tls.openssl import OPENSSL
+    from tcpls.tls.engines import openssl_credentials as credentials
+    from tcpls.tls.engines import openssl_trust as trust
+    from tcpls.tls.engines.openssl import OPENSSL
 
     return Library(
         OPENSSL,
@@ -78,8 +79,8 @@ def _openssl() -> Library:
 
 def _minicrypto() -> Library:
     try:
-        from tcpls.tls import minicrypto_files as files
-        from tcpls.tls.minicrypto import MINICRYPTO
+        from tcpls.tls.engines import minicrypto_files as files
+        from tcpls.tls.engines.minicrypto import MINICRYPTO
     except ImportError as error:
         raise ConfigurationError(
             f"the engine minicrypto needs pycryptodome: pip install 'tcpls[minicrypto]' ({error})"
