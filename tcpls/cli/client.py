@@ -51,6 +51,27 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    add_session_options(parser)
+    ask = parser.add_argument_group("what the server is asked for")
+    ask.add_argument(
+        "-e",
+        "--zero-rtt",
+        action="store_true",
+        help="wait for input, and send its beginning, or a get's request, ahead of the handshake (0-RTT); needs -s",
+    )
+    ask.add_argument(
+        "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
+    )
+    ask.add_argument(
+        "--ship-cc", metavar="FILE", help="a compiled congestion controller for its side (FILE.sig signs it)"
+    )
+    ask.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="give up when nothing moves (60)")
+    ask.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    return parser
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """How a session with a server is made and what it is like, whatever it is for."""
     trust = parser.add_argument_group("trust")
     trust.add_argument("--ca-certs", metavar="FILE", help="PEM authorities to trust instead of the system's")
     trust.add_argument(
@@ -67,32 +88,16 @@ def build_parser() -> argparse.ArgumentParser:
         "-s", "--session-ticket", metavar="FILE", help="resume sessions by the tickets in FILE, and keep new ones there"
     )
     identity.add_certificates(parser.add_argument_group("identity, for servers that ask for it"))
-    trust.add_argument(
-        "-e",
-        "--zero-rtt",
-        action="store_true",
-        help="wait for input, and send its beginning, or a get's request, ahead of the handshake (0-RTT); needs -s",
-    )
     hiding = parser.add_argument_group("Encrypted ClientHello")
     hiding.add_argument(
         "--ech", metavar="FILE|BASE64", help="encrypt the server's name and all else in the ClientHello, or fail"
     )
     hiding.add_argument("--ech-grease", action="store_true", help="without --ech, look as if")
     hiding.add_argument("--esni", metavar="FILE", help="the older Encrypted SNI instead, by the ESNIKeys in FILE")
-    ask = parser.add_argument_group("what the server is asked for")
-    ask.add_argument(
-        "--peer-option", action="append", default=[], metavar="NAME=VALUE,...", help="TCP options for its sockets"
-    )
-    ask.add_argument(
-        "--ship-cc", metavar="FILE", help="a compiled congestion controller for its side (FILE.sig signs it)"
-    )
-    ask.add_argument(
+    parser.add_argument_group("key exchange").add_argument(
         "--key-shares", type=int, metavar="N", help="guess that the server takes one of the first N of --groups"
     )
-    ask.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="give up when nothing moves (60)")
-    ask.add_argument("--quiet", action="store_true", help="say nothing but errors")
     options.add_common(parser)
-    return parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,34 @@ def ticket_store(arguments: argparse.Namespace) -> FileTicketStore | None:
     return FileTicketStore(arguments.session_ticket, owner=owner)
 
 
+def session_config(arguments: argparse.Namespace) -> ClientConfig:
+    """What `add_session_options` asked for. Starts the helper if there is to be one.
+
+    Raises `UsageError`, `ConfigurationError`.
+    """
+    if arguments.insecure and arguments.server_keys:
+        raise UsageError("--insecure and --server-keys exclude each other")
+    policy = options.program_policy(arguments)
+    identity.check_policy(policy, knows_peers=not arguments.insecure, how="a server that is verified")
+    return ClientConfig(
+        ca_file=arguments.ca_certs,
+        server_keys=arguments.server_keys,
+        ocsp=arguments.check_ocsp,
+        credentials=identity.credentials(arguments),
+        certificate_compressions=identity.compressions(arguments),
+        verify=not arguments.insecure,
+        server_name=arguments.servername,
+        key_shares=arguments.key_shares,
+        ech=read_list(arguments.ech) if arguments.ech else b"",
+        ech_grease=arguments.ech_grease,
+        esni=options.read_bytes(arguments.esni) if arguments.esni else b"",
+        tickets=ticket_store(arguments),
+        programs=policy,
+        helper=options.spawn_helper(policy),
+        **options.common_settings(arguments),
+    )
+
+
 def plan(arguments: argparse.Namespace) -> Plan:
     host, port, words = options.parse_endpoint(arguments.words)
     commands = parse_commands(words)
@@ -152,35 +185,15 @@ def plan(arguments: argparse.Namespace) -> Plan:
         raise UsageError("which HOST?")
     if arguments.zero_rtt and not arguments.session_ticket:
         raise UsageError("--zero-rtt needs --session-ticket")
-    if arguments.insecure and arguments.server_keys:
-        raise UsageError("--insecure and --server-keys exclude each other")
     try:
         peer_options = tuple(parse_option(text) for group in arguments.peer_option for text in options.split(group))
     except ConfigurationError as error:
         raise UsageError(f"--peer-option: {error}") from None
-    policy = options.program_policy(arguments)
-    identity.check_policy(policy, knows_peers=not arguments.insecure, how="a server that is verified")
     return Plan(
         host=host,
         port=port,
         commands=commands,
-        config=ClientConfig(
-            ca_file=arguments.ca_certs,
-            server_keys=arguments.server_keys,
-            ocsp=arguments.check_ocsp,
-            credentials=identity.credentials(arguments),
-            certificate_compressions=identity.compressions(arguments),
-            verify=not arguments.insecure,
-            server_name=arguments.servername,
-            key_shares=arguments.key_shares,
-            ech=read_list(arguments.ech) if arguments.ech else b"",
-            ech_grease=arguments.ech_grease,
-            esni=options.read_bytes(arguments.esni) if arguments.esni else b"",
-            tickets=ticket_store(arguments),
-            programs=policy,
-            helper=options.spawn_helper(policy),
-            **options.common_settings(arguments),
-        ),
+        config=session_config(arguments),
         peer_options=peer_options,
         program=ProgramFile.read(Path(arguments.ship_cc)) if arguments.ship_cc else None,
         zero_rtt=arguments.zero_rtt,

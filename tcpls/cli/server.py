@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tcpls import (
     Alert,
@@ -64,15 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     service.add_argument("--echo", action="store_true", help="send back what comes")
     service.add_argument("--max-sessions", type=int, default=1000, metavar="N", help="sessions at a time (1000)")
     service.add_argument("--once", action="store_true", help="end after the first session")
-    tickets = parser.add_argument_group("session tickets")
-    tickets.add_argument("--tickets", type=int, default=2, metavar="N", help="how many a client gets (2)")
-    tickets.add_argument(
-        "--ticket-lifetime", type=int, default=86400, metavar="SECONDS", help="how long they may be used (86400)"
-    )
-    tickets.add_argument("--no-tickets", action="store_true", help="give none out and take none")
-    tickets.add_argument(
-        "--ticket-keys", metavar="FILE", help="keys shared with other processes, and with the next start of this one"
-    )
+    tickets = add_tickets(parser)
     tickets.add_argument(
         "--zero-rtt",
         type=int,
@@ -83,6 +76,25 @@ def build_parser() -> argparse.ArgumentParser:
     tickets.add_argument(
         "--replay-store", metavar="FILE", help="where it is kept which tickets were used for 0-RTT, with --ticket-keys"
     )
+    add_hiding(parser)
+    options.add_common(parser)
+    return parser
+
+
+def add_tickets(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    tickets = parser.add_argument_group("session tickets")
+    tickets.add_argument("--tickets", type=int, default=2, metavar="N", help="how many a client gets (2)")
+    tickets.add_argument(
+        "--ticket-lifetime", type=int, default=86400, metavar="SECONDS", help="how long they may be used (86400)"
+    )
+    tickets.add_argument("--no-tickets", action="store_true", help="give none out and take none")
+    tickets.add_argument(
+        "--ticket-keys", metavar="FILE", help="keys shared with other processes, and with the next start of this one"
+    )
+    return tickets
+
+
+def add_hiding(parser: argparse.ArgumentParser) -> None:
     hiding = parser.add_argument_group("Encrypted ClientHello")
     hiding.add_argument(
         "--ech-keys", action="append", default=[], metavar="FILE", help="a key of tcpls ech keygen; may be repeated"
@@ -94,8 +106,6 @@ def build_parser() -> argparse.ArgumentParser:
     hiding.add_argument(
         "--esni-keys", nargs=2, action="append", default=[], metavar=("FILE", "KEY"), help="of the older Encrypted SNI"
     )
-    options.add_common(parser)
-    return parser
 
 
 async def echo(session: Session) -> None:
@@ -199,12 +209,34 @@ def comes_again(error: BaseException) -> bool:
     return isinstance(error, AlertReceived) and error.alert == Alert.ECH_REQUIRED
 
 
-async def server(arguments: argparse.Namespace) -> None:
+def own_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A server's configuration as far as it does not depend on what is served to whom.
+
+    Raises `UsageError`, `ConfigurationError`.
+    """
     if arguments.max_sessions < 1:
         raise UsageError("--max-sessions is at least 1")
     credentials = identity.credentials(arguments)
     if not arguments.psk and not credentials:
         raise UsageError("a server needs -c and -k, --raw-key or --psk")
+    return {
+        "credentials": credentials,
+        "certificate_compressions": identity.compressions(arguments),
+        "known_names_only": arguments.known_names_only,
+        "max_sessions": arguments.max_sessions,
+        "tickets": 0 if arguments.no_tickets else arguments.tickets,
+        "ticket_lifetime": arguments.ticket_lifetime,
+        "ticket_keys": ticket_keys(arguments),
+        "ech_keys": tuple(arguments.ech_keys),
+        "ech_old_keys": tuple(arguments.ech_old_keys),
+        "ech_trial": arguments.ech_trial,
+        "esni_keys": tuple((keys, private) for keys, private in arguments.esni_keys),
+        **options.common_settings(arguments),
+    }
+
+
+async def server(arguments: argparse.Namespace) -> None:
+    settings = own_settings(arguments)
     clients = identity.client_authentication(arguments)
     handler = choose_handler(arguments)
     host, port, rest = options.parse_endpoint(arguments.words)
@@ -217,23 +249,12 @@ async def server(arguments: argparse.Namespace) -> None:
     try:
         sessions = Sessions(handler, arguments.once or handler is standard_io)
         config = ServerConfig(
-            credentials=credentials,
-            certificate_compressions=identity.compressions(arguments),
-            known_names_only=arguments.known_names_only,
-            max_sessions=arguments.max_sessions,
-            tickets=0 if arguments.no_tickets else arguments.tickets,
-            ticket_lifetime=arguments.ticket_lifetime,
-            ticket_keys=ticket_keys(arguments),
             zero_rtt=arguments.zero_rtt,
             replay_store=replay_store(arguments),
-            ech_keys=tuple(arguments.ech_keys),
-            ech_old_keys=tuple(arguments.ech_old_keys),
-            ech_trial=arguments.ech_trial,
-            esni_keys=tuple((keys, private) for keys, private in arguments.esni_keys),
             programs=policy,
             helper=helper,
             **clients,
-            **options.common_settings(arguments),
+            **settings,
         )
         async with serve(sessions, host or None, port, config=config) as listening:
             if arguments.user:
