@@ -255,7 +255,14 @@ class AlertReceived(TCPLSError):
 
 
 class ConnectError(TCPLSError):
-    """No TCP connection could be made: the name was not resolved, or no address answered."""
+    """No TCP connection could be made: the name was not resolved, or no address answered.
+
+    `errno` is what the kernel said, where it said the same of every address; otherwise 0.
+    """
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class NotNegotiated(TCPLSError):

@@ -113,6 +113,7 @@ async def _connected(host: str, port: int, config: ClientConfig) -> socket.socke
     except UnicodeError:
         raise ConnectError(f"{host[:64]!r} is not a host name") from None
     failures: list[str] = []
+    numbers: set[int] = set()
     for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)
         try:
@@ -122,7 +123,8 @@ async def _connected(host: str, port: int, config: ClientConfig) -> socket.socke
         except (OSError, TimeoutError) as error:
             sock.close()
             # asyncio replaces the error's text by its own; the number is what the kernel said.
-            number = getattr(error, "errno", None)
+            number = getattr(error, "errno", None) or 0
+            numbers.add(number)
             reason = os.strerror(number) if number else f"no answer in {config.connect_timeout:g} s"
             failures.append(f"{address[0]} port {port}: {reason}")
         except BaseException:
@@ -130,4 +132,4 @@ async def _connected(host: str, port: int, config: ClientConfig) -> socket.socke
             raise
         else:
             return sock
-    raise ConnectError("; ".join(failures) or f"{host} has no address")
+    raise ConnectError("; ".join(failures) or f"{host} has no address", numbers.pop() if len(numbers) == 1 else 0)

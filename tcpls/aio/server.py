@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Generator
+from functools import partial
 from types import TracebackType
 
 from tcpls.aio import tls_setup
@@ -107,14 +108,27 @@ class Server:
         shaking = None if tls.handshake_complete else tls
         return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local, shaking=shaking)
 
+    def stop_listening(self) -> None:
+        """Takes no client any more, from the next turn of the loop on; the sessions go on."""
+        for task, listener in zip(self._accepting, self._listeners, strict=True):
+            # Not before: the loop still watches the listener until then.
+            task.add_done_callback(partial(_close, listener))
+            task.cancel()
+
+    async def wait_sessions(self) -> None:
+        """Waits until nobody is listened for, and every session has ended."""
+        while waiting := [task for task in (*self._accepting, *self._sessions) if not task.done()]:
+            await asyncio.wait(waiting)
+
     async def close(self) -> None:
         """Stops listening and ends every session: its handler is cancelled, and the client told with an error code."""
-        try:
-            await _end(self._accepting)
-        finally:
-            for listener in self._listeners:
-                listener.close()
+        self.stop_listening()
+        await _end(self._accepting)
         await _end(self._sessions)
+
+
+def _close(listener: socket.socket, _: asyncio.Task[None]) -> None:
+    listener.close()
 
 
 async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
@@ -186,5 +200,6 @@ async def _listening(host: str | None, port: int, backlog: int) -> list[socket.s
     except OSError as error:
         for listener in listeners:
             listener.close()
-        raise ConnectError(f"cannot listen on {host or 'any address'} port {port}: {error.strerror}") from None
+        on = f"{host or 'any address'} port {port}"
+        raise ConnectError(f"cannot listen on {on}: {error.strerror}", error.errno or 0) from None
     return listeners

@@ -57,6 +57,8 @@ class Session:
         self._driver = Driver(core, programs, self._tell)
         # A stream that nobody holds has nobody to wake.
         self._streams: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        self.held: set[Stream] = set()
+        """Those whose holder is told by the session alone."""
         self._accepted: deque[Stream] = deque()
         self._accepting: asyncio.Future[None] | None = None
         self._opening: deque[asyncio.Future[None]] = deque()
@@ -202,7 +204,7 @@ class Session:
             yield stream
 
     def _stream(self, stream_id: int) -> Stream:
-        stream = Stream(self._core, stream_id, self._driver.pump, self._loop)
+        stream = Stream(self._core, stream_id, self._driver.pump, self._loop, self)
         self._streams[stream_id] = stream
         return stream
 

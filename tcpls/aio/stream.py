@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
 
 from tcpls.errors import ApiMisuse
 from tcpls.protocol.core import Core
 from tcpls.protocol.streams import MAX_STREAM_DATA
 from tcpls.wire import Buffer
+
+if TYPE_CHECKING:
+    from tcpls.aio.session import Session
 
 READ_SIZE = 1 << 19
 """Bytes that `read` returns at most when it is not told."""
@@ -24,6 +28,16 @@ BATCH = 32 * MAX_STREAM_DATA
 """Bytes that one system call takes along."""
 
 
+class Watcher(Protocol):
+    """Who is told what otherwise wakes tasks, from the midst of `pump`: it may not do more than take note."""
+
+    def readable(self) -> None:
+        """There may be something to receive: data, the end, or an error."""
+
+    def writable(self) -> None:
+        """The send buffer has room again, or nothing can be sent any more."""
+
+
 class Stream:
     """A bidirectional stream of bytes with back-pressure both ways.
 
@@ -31,7 +45,14 @@ class Stream:
     `read` did not return stays, and what `write` took is sent.
     """
 
-    def __init__(self, core: Core, stream_id: int, pump: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        core: Core,
+        stream_id: int,
+        pump: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        session: Session,
+    ) -> None:
         self.early = False
         """Whether the client opened it by early data: what it begins with may be a replay, which `wait_handshake` of
         the session rules out."""
@@ -39,6 +60,8 @@ class Stream:
         self._id = stream_id
         self._pump = pump
         self._loop = loop
+        self._session = session
+        self._watcher: Watcher | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._written = 0
@@ -54,6 +77,11 @@ class Stream:
         """The stream's number: even when the client opened it, odd when the server did (draft section 3.1)."""
         return self._id
 
+    @property
+    def session(self) -> Session:
+        """The session that it belongs to."""
+        return self._session
+
     def __repr__(self) -> str:
         return f"<Stream {self._id}>"
 
@@ -64,13 +92,7 @@ class Stream:
         """
         if limit < 1:
             raise ApiMisuse("a read is of at least one byte")
-        while not self._ended:
-            data = self._core.receive(self._id, limit)
-            if data is not None:
-                self._ended = not data
-                if self._core.credit_due:
-                    self._pump()
-                return data
+        while (data := self.receive_now(limit)) is None:
             if self._reader is not None:
                 raise ApiMisuse(f"stream {self._id} is being read by another task")
             self._reader = self._loop.create_future()
@@ -78,7 +100,18 @@ class Stream:
                 await self._reader
             finally:
                 self._reader = None
-        return b""
+        return data
+
+    def receive_now(self, limit: int) -> bytes | None:
+        """What `read` returns, or None when it would wait."""
+        if self._ended:
+            return b""
+        data = self._core.receive(self._id, limit)
+        if data is not None:
+            self._ended = not data
+            if self._core.credit_due:
+                self._pump()
+        return data
 
     async def readexactly(self, count: int) -> bytes:
         """Exactly `count` bytes. Raises `asyncio.IncompleteReadError` when the stream ends before."""
@@ -120,8 +153,12 @@ class Stream:
             self._written = 0
             await asyncio.sleep(0)
         await self._capacity()
+        self._written += len(data)
+        self.send_now(data)
+
+    def send_now(self, data: Buffer) -> None:
+        """`write` without waiting, however much is queued already. Raises what it raises."""
         size = len(data)
-        self._written += size
         self._unsent += size
         more = size > LARGE
         # What is not immutable belongs to the caller, who may change it as soon as this returns.
@@ -154,9 +191,24 @@ class Stream:
             finally:
                 self._writer = None
 
+    @property
+    def excess(self) -> int:
+        """Bytes that are queued beyond the send buffer's bound. Raises what `write` raises."""
+        return 0 if self._core.send_finished(self._id) else max(0, -self._core.send_capacity(self._id))
+
     async def write_eof(self) -> None:
         """Ends the sending direction behind what was written; the other direction goes on."""
+        self.finish()
+
+    def finish(self) -> None:
+        """`write_eof`, which never waits."""
         self._core.finish(self._id)
+        self._pump()
+
+    def announce(self) -> None:
+        """Tells the peer that the stream is there, which it otherwise learns from the first data: for protocols in
+        which the end speaks first that did not open the stream."""
+        self._core.announce(self._id)
         self._pump()
 
     def reset(self, code: int = 0) -> None:
@@ -169,12 +221,25 @@ class Stream:
         self._core.stop_sending(self._id, code)
         self._pump()
 
+    def watch(self, watcher: Watcher | None) -> None:
+        """From now on `watcher` is told, and the session holds the stream, and with it the watcher, until None is
+        given. Tasks that wait for the stream must not be there."""
+        self._watcher = watcher
+        if watcher is None:
+            self._session.held.discard(self)
+        else:
+            self._session.held.add(self)
+
     # Called by the session.
 
     def wake_reader(self) -> None:
+        if self._watcher is not None:
+            self._watcher.readable()
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     def wake_writer(self) -> None:
+        if self._watcher is not None:
+            self._watcher.writable()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)

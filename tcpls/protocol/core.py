@@ -97,6 +97,9 @@ class Core(Protocol):
     def open_stream(self) -> int | None:
         """A new stream's id, or None when the peer's limit is reached (then `StreamsAvailable` follows)."""
 
+    def announce(self, stream_id: int) -> None:
+        """The peer is told of a stream that was opened, though there is no data for it yet."""
+
     def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         """Queues all of `data`, which is not copied. Callers wait for `send_capacity` first; it may go below zero.
 

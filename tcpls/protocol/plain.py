@@ -253,6 +253,9 @@ class PlainSession(CoreBase):
         self._opened = True
         return STREAM_ID
 
+    def announce(self, stream_id: int) -> None:
+        """The peer knows of the one stream."""
+
     def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check(stream_id)
         self._check_open()

@@ -100,7 +100,7 @@ class RecordWriter:
             if isinstance(frame, Ping):
                 connection.ping_sent(self.pings_waiting.popleft(), now)
             elif isinstance(frame, Stream):
-                self._fin_sent(connection, frame)
+                self._bare_sent(connection, frame)
             elif self._retain and not isinstance(frame, _NOT_KEPT):
                 connection.unacknowledged_frames.append((connection.sent, frame))
         chosen.reverse()
@@ -112,13 +112,13 @@ class RecordWriter:
         connection.elicited = 0
         return encode(Ack(connection.connection_id, connection.received - 1))
 
-    def _fin_sent(self, connection: Connection, frame: Stream) -> None:
-        """A FIN without data goes into the next record."""
+    def _bare_sent(self, connection: Connection, frame: Stream) -> None:
+        """A stream's FIN, or its announcement, goes into the next record without data."""
         stream = self.streams.sending.get(frame.stream_id)
         if stream is not None:
-            stream.fin_sent = True
+            stream.fin_sent |= frame.fin
             if self._retain:
-                connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, True))
+                connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, frame.fin))
             self.streams.retire(frame.stream_id)
 
     def _put_run(self, connection: Connection, sink: RecordSink, stream: SendStream, most: int) -> int:

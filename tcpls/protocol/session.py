@@ -534,6 +534,10 @@ class Session(CoreBase):
         self._check_open()
         return self._streams.open()
 
+    def announce(self, stream_id: int) -> None:
+        self._check_open()
+        self._outbox.append(self._streams.announcement(stream_id))
+
     def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check_open()
         self._streams.send(stream_id, data, more)

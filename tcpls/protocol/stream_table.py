@@ -267,6 +267,10 @@ class StreamTable:
         self.sent += len(data)
         return stream_id
 
+    def announcement(self, stream_id: int) -> Stream:
+        """A frame that is about no data, and so says only that the stream is there."""
+        return Stream(self._of_sending(stream_id).stream_id, 0, b"")
+
     def push(self, stream_id: int) -> None:
         stream = self.sending.get(stream_id)
         if stream is not None:

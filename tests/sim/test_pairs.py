@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpls.errors import AlertReceived, PeerError, SessionClosed
+from tcpls.errors import AlertReceived, ApiMisuse, PeerError, SessionClosed
 from tcpls.protocol.base import SessionConfig
 from tcpls.protocol.events import Pong, SessionEnded, StreamOpened
 from tcpls.protocol.parameters import Parameters
@@ -32,6 +32,32 @@ def ended(end: End) -> SessionEnded:
 
 
 KINDS = ("tcpls", "failover", "draft", "plain")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_can_be_announced_so_that_the_other_end_speaks_first(kind: str) -> None:
+    both = make(kind)
+    both.settle()
+    for stream_id in (0,) if kind == "plain" else (0, 2):
+        assert both.client.core.open_stream() == stream_id
+        both.client.core.announce(stream_id)
+        both.settle()
+        assert both.server.events.count(StreamOpened(stream_id)) == 1
+        assert both.server.core.receive(stream_id, 1) is None
+        both.server.core.send(stream_id, b"welcome", both.now)
+        both.server.core.finish(stream_id)
+        both.settle()
+        assert read_all(both.client, stream_id) == (b"welcome", True)
+        assert not both.client.core.send_finished(stream_id)
+        both.client.core.send(stream_id, b"thanks", both.now)
+        both.client.core.finish(stream_id)
+        both.settle()
+        assert read_all(both.server, stream_id) == (b"thanks", True)
+        both.advance(1.0)
+        assert both.client.core.send_finished(stream_id)
+    if kind != "plain":
+        with pytest.raises(ApiMisuse):
+            both.client.core.announce(4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

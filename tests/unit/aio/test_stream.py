@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
+from tcpls.aio.session import Session
 from tcpls.aio.stream import BATCH, LARGE, TURN, Stream
 from tcpls.protocol.core import Core
 
@@ -23,10 +25,15 @@ class Unlimited:
     def push(self, stream_id: int) -> None: ...
 
 
+def stream_of(core: Unlimited, pump: Callable[[], None] = lambda: None) -> Stream:
+    # Nothing here asks for the session.
+    return Stream(cast("Core", core), 0, pump, asyncio.get_running_loop(), cast("Session", None))
+
+
 def test_a_writer_whose_peer_takes_everything_lets_others_run() -> None:
     async def run() -> tuple[int, int]:
         core = Unlimited()
-        stream = Stream(cast("Core", core), 0, lambda: None, asyncio.get_running_loop())
+        stream = stream_of(core)
         turns = 0
 
         async def other() -> None:
@@ -52,7 +59,7 @@ def test_a_small_write_leaves_at_once_and_large_ones_together() -> None:
     async def run() -> None:
         core = Unlimited()
         pumped: list[int] = []
-        stream = Stream(cast("Core", core), 0, lambda: pumped.append(core.sent), asyncio.get_running_loop())
+        stream = stream_of(core, lambda: pumped.append(core.sent))
         await stream.write(bytes(LARGE))
         assert pumped == [LARGE]
         await stream.write(bytes(BATCH // 2))
