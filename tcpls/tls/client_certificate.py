@@ -134,6 +134,8 @@ def authenticates(server: Server, state: TicketState) -> bool:
         return state.peer_raw_key in server.config.client_keys
     if not state.peer_certificates:
         return server.config.client_auth is not ClientAuth.REQUIRE
+    if CertificateType.X509 not in server.config.client_types:
+        return False
     try:
         verify_chain(server, state.peer_certificates)
     except CertificateError:

@@ -36,7 +36,8 @@ class Wanted:
     @classmethod
     def read(cls, extensions: Extensions, types: Sequence[int]) -> Wanted:
         """Of a ClientHello or of a CertificateRequest: both must have signature_algorithms (RFC 8446 4.2.3, 4.3.2)."""
-        schemes = read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS))
+        # Sets, because a peer may list thousands: each certificate is looked up in all of them.
+        schemes = frozenset(read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS)))
         others = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS_CERT)
         authorities = extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
         compressions = extensions.get(ExtensionType.COMPRESS_CERTIFICATE)
@@ -45,8 +46,8 @@ class Wanted:
         return cls(
             schemes,
             # RFC 8446 4.2.3: without signature_algorithms_cert, signature_algorithms is for certificates as well.
-            schemes if others is None else read_code_points(others),
-            () if authorities is None else read_authorities(authorities),
+            schemes if others is None else frozenset(read_code_points(others)),
+            () if authorities is None else frozenset(read_authorities(authorities)),
             () if compressions is None else read_compressions(compressions),
             types,
             status is not None and read_status_request(status),
@@ -108,9 +109,7 @@ def choose_for_client(config: ServerConfig, name: str | None, wanted: Wanted) ->
     # RFC 6066 section 3: a server may go on with a name that it does not know, or refuse it.
     if name is not None and not named and config.known_names_only:
         raise HandshakeError(Reason.UNKNOWN_NAME, name)
-    found = [
-        (identity, scheme) for identity in named or config.identities if (scheme := wanted.scheme(identity)) is not None
-    ]
+    found = [(identity, scheme) for identity in named or usable if (scheme := wanted.scheme(identity)) is not None]
     if not found:
         raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
     # RFC 8446 4.4.2.2: a chain that the client says it can follow goes ahead of others; without any, the server should

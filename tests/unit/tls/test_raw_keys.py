@@ -122,6 +122,9 @@ def hello_of(**changes: Any) -> ClientHello:
         ({"server_keys": (info(),)}, {"identities": (identity(),)}, X509),
         ({}, {"identities": (raw(), identity())}, X509),
         (PINNED, {"identities": (identity(), raw())}, RAW),
+        # No identity is for the name, or no name is asked for: the first of those that the client can use.
+        ({"server_name": None, "trust": None}, {"identities": (raw(), identity())}, X509),
+        ({"server_name": None, **PINNED}, {"identities": (identity(), raw())}, RAW),
     ],
 )
 def test_the_server_chooses_by_the_clients_order(
@@ -130,7 +133,7 @@ def test_the_server_chooses_by_the_clients_order(
     established, _ = run(client, server)
     assert bool(established.peer_raw_key) is (shown is RAW)
     assert bool(established.peer_certificates) is (shown is X509)
-    assert established.verified
+    assert established.verified is (client.get("trust", trust()) is not None or bool(client.get("server_keys")))
 
 
 @pytest.mark.parametrize(
@@ -319,6 +322,21 @@ def test_a_resumption_is_the_same_client() -> None:
     changes["client_keys"] = (info("p384"),)
     changes["client_auth"] = ClientAuth.REQUEST
     assert not run({**PINNED, "ticket": ticket}, changes)[1].resumed
+
+
+def test_certificates_do_not_get_around_a_requirement_of_keys() -> None:
+    """A ticket of when the server took certificates, or asked for any, is none for a server that wants keys alone."""
+    changes: dict[str, Any] = {"ticket_keys": TicketKeys(ENGINE, seeded(9)), "client_auth": ClientAuth.REQUEST}
+    client, _ = run({"identities": (identity(),), "tickets": 1}, changes)
+    ticket = ticket_of(client)
+    assert ticket is not None
+    assert run({"ticket": ticket}, changes)[1].resumed
+    _, server = run({"ticket": ticket, "identities": (raw("rsa"),)}, {**changes, **REQUIRE})
+    assert not server.resumed
+    assert server.peer_raw_key == info("rsa")
+    with pytest.raises(HandshakeError) as caught:
+        run({"ticket": ticket}, {**changes, **REQUIRE})
+    refused(caught.value, *UNSUPPORTED)
 
 
 def test_a_session_that_was_never_verified_is_not_resumed_by_who_pins_keys() -> None:
