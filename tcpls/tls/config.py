@@ -15,7 +15,7 @@ from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
 from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
-from tcpls.tls.extensions import MAX_RECORD_SIZE_LIMIT, MIN_RECORD_SIZE_LIMIT, PLACES
+from tcpls.tls.extensions import MAX_NAME, MAX_RECORD_SIZE_LIMIT, MIN_RECORD_SIZE_LIMIT, PLACES
 from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
@@ -32,9 +32,6 @@ DEFAULT_SUITES = (
     CipherSuite.AES_256_GCM_SHA384,
     CipherSuite.CHACHA20_POLY1305_SHA256,
 )
-
-_MAX_NAME = 253
-"""Characters of a host name (RFC 1035 2.3.4, without the root's dot)."""
 
 
 def is_address(name: str) -> bool:
@@ -246,7 +243,7 @@ def _host_name(name: str) -> str:
         encoded = name.removesuffix(".").encode("idna").decode("ascii").lower()
     except UnicodeError:
         encoded = ""
-    if not 1 <= len(encoded) <= _MAX_NAME or not encoded.isprintable() or " " in encoded:
+    if not 1 <= len(encoded) <= MAX_NAME or not encoded.isprintable() or " " in encoded:
         raise ConfigurationError(f"{name!r} is not a host name")
     return encoded
 

@@ -17,6 +17,9 @@ MIN_RECORD_SIZE_LIMIT = 64
 MAX_RECORD_SIZE_LIMIT = (1 << 14) + 1
 """What RFC 8449 section 4 allows an end of TLS 1.3 to announce."""
 
+MAX_NAME = 253
+"""Characters of a host name (RFC 1035 2.3.4, without the root's dot)."""
+
 Extensions = dict[int, bytes]
 """Contents by type, in the order of the message."""
 
@@ -165,8 +168,9 @@ def read_server_name(contents: Buffer) -> str | None:
     name = found.get(0)
     if name is None:
         return None
-    # RFC 6066 section 3: ASCII without a trailing dot. What is not printable has no place in logs either.
-    if not name.isascii() or not name.decode("ascii").isprintable() or b" " in name:
+    # RFC 6066 section 3: ASCII without a trailing dot, as the DNS has it. What is not printable has no place in logs
+    # either, and what is longer than a name of the DNS can be none in a ticket.
+    if len(name) > MAX_NAME or not name.isascii() or not name.decode("ascii").isprintable() or b" " in name:
         raise HandshakeError(Reason.BAD_VALUE, "server name")
     return name.decode("ascii")
 

@@ -121,8 +121,9 @@ def _read_key_exchange(extensions: Extensions) -> tuple[Collection[int], Collect
     schemes = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
     shares = extensions.get(ExtensionType.KEY_SHARE)
     return (
-        () if groups is None else read_code_points(groups),
-        () if schemes is None else read_code_points(schemes),
+        # A client may list thousands of groups, and as many shares: each is looked up.
+        () if groups is None else frozenset(read_code_points(groups)),
+        () if schemes is None else frozenset(read_code_points(schemes)),
         {} if shares is None else read_client_shares(shares),
     )
 

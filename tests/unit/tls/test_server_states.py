@@ -10,12 +10,17 @@ from cryptography import x509
 
 from tcpls.errors import Alert, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.extensions import write_alpn, write_client_shares, write_code_points
+from tcpls.tls.connection import ServerConnection
+from tcpls.tls.extensions import write_alpn, write_client_shares, write_code_points, write_server_name
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
+from tcpls.tls.identity_choice import Wanted
 from tcpls.tls.messages import MAX_CLIENT_HELLO, ClientHello, Finished, HandshakeType, ServerHello, frame
+from tcpls.tls.offer import Offer
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.wire import Reader
+from tests.engine import ENGINE
 from tests.unit.tls.pair import (
     TIME,
     authority,
@@ -102,6 +107,7 @@ def accepts(server: ServerHandshake, hello: ClientHello) -> ServerHello:
         ({0: b"\0\4\0\0\1\xff"}, Reason.BAD_VALUE, ILLEGAL),
         ({0: b"\0\4\0\0\1\0"}, Reason.BAD_VALUE, ILLEGAL),
         ({0: b"\0\x08\0\0\1a\0\0\1b"}, Reason.DUPLICATE, ILLEGAL),
+        ({0: write_server_name(".".join(["a" * 63] * 4))}, Reason.BAD_VALUE, ILLEGAL),
         ({16: b"\0\0"}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         ({16: b"\0\1\0"}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
         ({48: b""}, Reason.MISPLACED_EXTENSION, ILLEGAL),
@@ -112,6 +118,38 @@ def accepts(server: ServerHandshake, hello: ClientHello) -> ServerHello:
 )
 def test_extensions(changes: dict[int, bytes | None], reason: Reason, alert: Alert) -> None:
     refuses(make(), with_extensions(first_hello(), changes).write(), reason, alert)
+
+
+def test_the_longest_name_is_accepted() -> None:
+    """And fits a ticket."""
+    name = ".".join(["a" * 63] * 3 + ["a" * 61])
+    client = make_client(server_name=name, trust=None, tickets=1)
+    config = server_config(ticket_keys=TicketKeys(ENGINE, seeded(9)))
+    _, server = shake(client, ServerConnection(config, random=seeded(2), time=TIME))
+    assert server.server_name == name
+
+
+class Compared(int):
+    """A number that counts how often it is compared."""
+
+    count = 0
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        self.count += 1
+        return int(self) == other
+
+
+def test_lists_of_thousands_are_looked_through_once() -> None:
+    """Each share is looked up among the groups, each authority among those of each certificate, and so on."""
+    points = [SHARE[0], *range(0x4000, 0x4000 + 6000)]
+    shares = write_client_shares([SHARE, *((point, b"x") for point in points[1:])])
+    hello = with_extensions(first_hello(), {10: write_code_points(points), 13: write_code_points(points), 51: shares})
+    wanted = Wanted.read(hello.extensions, ())
+    last = Compared(points[-1])
+    for found in (Offer.read(hello).groups, wanted.schemes):
+        assert last in found
+    assert last.count < 10
 
 
 @pytest.mark.clause("RFC 8446 4.1.2", "RFC 8446 4.2.1", "RFC 8446 4.1.1", "RFC 8446 D.5")
