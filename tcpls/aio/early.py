@@ -112,8 +112,9 @@ class EarlySource:
             if data:
                 tls.receive_data(data)
         except AlertReceived as received:
-            # RFC 8446 6.1: close_notify ends data, and that of a client which has not finished is not all there.
-            if received.alert == Alert.CLOSE_NOTIFY:
+            # RFC 8446 6.1: close_notify ends data, and that of a client which has not finished is not all there. Nor
+            # is it with user_canceled, which ends the handshake, whatever would follow it.
+            if received.alert in (Alert.CLOSE_NOTIFY, Alert.USER_CANCELED):
                 raise HandshakeError(Reason.CONNECTION_CLOSED) from None
             self._alert = received.alert
         finally:
