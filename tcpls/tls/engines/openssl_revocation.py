@@ -53,10 +53,17 @@ def _issuer(leaf: x509.Certificate, candidates: Sequence[x509.Certificate]) -> x
 
 def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
     try:
+        if not _is_good(subject.signature_hash_algorithm):
+            return False
         subject.verify_directly_issued_by(issuer)
     except (InvalidSignature, *UNREADABLE):
         return False
     return True
+
+
+def _is_good(algorithm: hashes.HashAlgorithm | None) -> bool:
+    """Of a signature; None: it has none of its own. RFC 8446 4.2.3: those of TLS 1.3, and neither SHA-1 nor MD5."""
+    return algorithm is None or isinstance(algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512)
 
 
 def _about(response: ocsp.OCSPResponse, leaf: x509.Certificate, issuer: x509.Certificate) -> ocsp.OCSPSingleResponse:
@@ -123,8 +130,8 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 def _signed(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
     key, algorithm = signer.public_key(), response.signature_hash_algorithm
     signature, data = response.signature, response.tbs_response_bytes
-    # What TLS does not take for a handshake is not taken here either; nor is SHA-1.
-    if not schemes_of(key) or isinstance(algorithm, hashes.SHA1):
+    # What TLS does not take for a handshake is not taken here either.
+    if not schemes_of(key) or not _is_good(algorithm):
         return False
     try:
         if isinstance(key, rsa.RSAPublicKey) and algorithm is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -131,6 +132,7 @@ def delegate(issuer: Pair | None = None, *, may: bool = True, **changes: Any) ->
         lambda: staple(since=timedelta(minutes=4)),
         lambda: delegated(delegate()),
         lambda: delegated(delegate(kind="rsa")),
+        lambda: signed_again(hashes.SHA384(), "1.2.840.113549.1.1.12"),
     ],
 )
 def test_what_is_believed(made: Callable[[], bytes]) -> None:
@@ -139,6 +141,19 @@ def test_what_is_believed(made: Callable[[], bytes]) -> None:
 
 def delegated(responder: Pair, *certificates: Pair) -> bytes:
     return staple(signer=responder, certificates=certificates or (responder,))
+
+
+def signed_again(algorithm: hashes.HashAlgorithm, oid: str) -> bytes:
+    """A response whose RSA signature is over another hash: the library makes no such ones."""
+    responder = delegate(kind="rsa")
+    response = delegated(responder)
+    loaded = ocsp.load_der_ocsp_response(response)
+    assert isinstance(responder.key, rsa.RSAPrivateKey)
+    signature = responder.key.sign(loaded.tbs_response_bytes, padding.PKCS1v15(), algorithm)
+    before, after = response.split(loaded.tbs_response_bytes)
+    sha256 = der_writer.oid("1.2.840.113549.1.1.11")
+    after = after.replace(sha256, der_writer.oid(oid), 1).replace(loaded.signature, signature)
+    return before + loaded.tbs_response_bytes + after
 
 
 def twin() -> Pair:
@@ -164,6 +179,9 @@ def twin() -> Pair:
         (lambda: delegated(delegate(twin())), *BAD),
         (lambda: delegated(delegate(age=timedelta(days=300))), *BAD),
         (lambda: delegated(delegate(), leaf("rsa")), *BAD),
+        (lambda: signed_again(hashes.MD5(), "1.2.840.113549.1.1.4"), *BAD),
+        (lambda: signed_again(hashes.SHA1(), "1.2.840.113549.1.1.5"), *BAD),
+        (lambda: signed_again(hashes.SHA224(), "1.2.840.113549.1.1.14"), *BAD),
         (lambda: staple()[:-1] + bytes((staple()[-1] ^ 1,)), *BAD),
         (lambda: ocsp_failure(), *BAD),
         (lambda: der_writer.sequence(der_writer.tlv(0x0A, b"\0"), der_writer.tlv(0xA0, basic(b"junk"))), *BAD),
