@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,18 +66,29 @@ class FileReplayStore:
     def _open(self, now: int) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            status = os.fstat(descriptor)
+            self._check(status)
             if self._owner is not None:
                 os.fchown(descriptor, self._owner, -1)
-            status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if status.st_mode & 0o077:
-            raise ConfigurationError(f"replay store {self.path}: others may read or change it: chmod 600")
         self._database = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
         self._database.execute("PRAGMA synchronous = OFF")
         with self._transaction():
             self._prepare(now)
         self._file = (status.st_dev, status.st_ino)
+
+    def _check(self, status: os.stat_result) -> None:
+        why = ""
+        if not stat.S_ISREG(status.st_mode):
+            why = "not a regular file"
+        # Its user could take claims out of it, root's own case included.
+        elif status.st_uid not in (os.geteuid(), self._owner):
+            why = "it belongs to another user"
+        elif status.st_mode & 0o077:
+            why = "others may read or change it: chmod 600"
+        if why:
+            raise ConfigurationError(f"replay store {self.path}: {why}")
 
     def _prepare(self, now: int) -> None:
         database = self._database
@@ -88,7 +100,7 @@ class FileReplayStore:
         if self._fact("boot") != self._boot_id:
             facts = (("form", _FORM), ("boot", self._boot_id), ("since", now))
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
-        self.since = int(self._fact("since"))
+        self.since = self._number("since")
         """Nothing is known of what was claimed before."""
 
     def _fact(self, name: str) -> str:
@@ -97,6 +109,12 @@ class FileReplayStore:
         except sqlite3.OperationalError:
             return ""
         return "" if row is None else str(row[0])
+
+    def _number(self, name: str) -> int:
+        try:
+            return int(self._fact(name))
+        except ValueError:
+            raise OSError(f"{name} is not what was written there") from None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -124,9 +142,9 @@ class FileReplayStore:
     def _claim(self, name: bytes, expires: int, now: int) -> bool:
         database = self._database
         # What expires by then may have been claimed and forgotten, should the clock go back.
-        forgotten = max(int(self._fact("forgotten")), now)
+        forgotten = max(self._number("forgotten"), now)
         gone = database.execute("DELETE FROM claims WHERE expires <= ?", (forgotten,)).rowcount
-        held = int(self._fact("held")) - gone
+        held = self._number("held") - gone
         granted = expires > forgotten and held < self._capacity
         if granted:
             granted = database.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (name, expires)).rowcount == 1

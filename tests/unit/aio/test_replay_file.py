@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -114,6 +115,43 @@ def test_files_that_are_not_taken(path: Path, tmp_path: Path) -> None:
         store(link)
     with pytest.raises(ConfigurationError, match="No such file"):
         store(tmp_path / "nowhere" / "replay")
+
+
+def test_another_users_store(path: Path) -> None:
+    """Whoever has it can take claims out of it. It may be of the user that this process is going to be."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    store(path).close()
+    os.chown(path, 1234, -1)
+    for owner in (None, 4321):
+        with pytest.raises(ConfigurationError, match="it belongs to another user"):
+            FileReplayStore(path, 10, now=1000, boot_id="this start", owner=owner)
+        assert path.stat().st_uid == 1234
+    FileReplayStore(path, 10, now=1000, boot_id="this start", owner=1234).close()
+    os.chown(path, 0, -1)
+    FileReplayStore(path, 10, now=1000, boot_id="this start", owner=1234).close()
+    assert path.stat().st_uid == 1234
+
+
+def test_what_is_no_file(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        store(path)
+
+
+@pytest.mark.parametrize("fact", ["since", "forgotten", "held"])
+@pytest.mark.parametrize("value", ["yesterday", b"\xff\xfe", None])
+def test_facts_that_are_none(path: Path, caplog: pytest.LogCaptureFixture, fact: str, value: object) -> None:
+    store(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("UPDATE facts SET value = ? WHERE name = ?", (value, fact))
+    other.close()
+    if fact == "since":
+        with pytest.raises(ConfigurationError, match="not what was written"):
+            store(path)
+    else:
+        assert not store(path).claim(b"a", 5000, 1000)
+        assert "not what was written" in caplog.text
 
 
 CLAIM_ALL = """
