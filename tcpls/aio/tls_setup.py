@@ -213,6 +213,9 @@ class ClientSetup:
             settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
         if config.server_keys is not None:
             settings.update(b" keys " + hashlib.sha256(Path(config.server_keys).read_bytes()).digest())
+        if config.ocsp:
+            # A session in which nobody asked may have begun with a certificate that is revoked.
+            settings.update(b" ocsp")
         if shown := fingerprint(config):
             # A session in which this client was known is not resumed as somebody else.
             settings.update(b" identity " + shown)

@@ -100,6 +100,7 @@ def test_sessions_at_the_same_time_use_a_ticket_each(ends: Ends) -> None:
     [
         {"tcpls": tcpls.Negotiate.OFF},
         {"verify": False, "ca_file": None},
+        {"ocsp": True},
         {"server_name": "127.0.0.1", "verify": False, "ca_file": None},
     ],
 )
