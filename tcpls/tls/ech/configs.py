@@ -83,8 +83,8 @@ class EchConfig:
 
     @property
     def name(self) -> str:
-        """The public name, for people."""
-        return self.public_name.decode("ascii", "backslashreplace")
+        """The public name, for people: of what is no host name, nothing that a terminal would obey."""
+        return self.public_name.decode("latin-1").encode("unicode_escape").decode("ascii")
 
     @property
     def hpke_suites(self) -> list[HpkeSuite]:

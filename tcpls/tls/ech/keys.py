@@ -18,6 +18,9 @@ from tcpls.tls.x509.der import OCTET_STRING, Der, DerError
 MAX_KEYS = 64
 """Keys of one server. With trial decryption, each costs a key exchange per ClientHello."""
 
+MAX_RETRY = 1 << 14
+"""Bytes of configurations that clients are told: EncryptedExtensions is one message, and holds more than them."""
+
 DEFAULT_SUITES = ((Kdf.HKDF_SHA256, AeadId.AES_128_GCM), (Kdf.HKDF_SHA256, AeadId.CHACHA20_POLY1305))
 
 # RFC 9849 11.3: the types that are reserved for what clients have to ignore, 0x0000 left out.
@@ -49,6 +52,8 @@ class EchKeys:
         # RFC 9849 7.1: a server with keys must be able to say what clients are to use.
         if not self.retry:
             raise ConfigurationError("at least one key for Encrypted ClientHello must be current")
+        if sum(len(config.write()) for config in self.retry) > MAX_RETRY:
+            raise ConfigurationError(f"clients are told at most {MAX_RETRY} bytes of ECH configurations")
 
 
 @dataclass(frozen=True, slots=True)

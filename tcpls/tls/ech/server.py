@@ -145,8 +145,11 @@ def hear(keys: EchKeys | None, flow: Flow, message: Message, random: Random) -> 
     if contents is None:
         return Heard(message, outer, NO_ECH)
     offered = OuterEch.read(contents)
-    for key in _candidates(keys, offered):
-        opened = _open(flow, key, offered, outer)
+    candidates = _candidates(keys, offered)
+    # Once for all of them: of a hello with thousands of extensions it costs more than a key exchange.
+    associated_data = offered.associated_data(outer) if candidates else b""
+    for key in candidates:
+        opened = _open(flow, key, offered, associated_data)
         if opened is None:
             continue
         context, encoded = opened
@@ -166,7 +169,7 @@ def _candidates(keys: EchKeys | None, offered: OuterEch) -> list[EchKey]:
     return [key for key in keys.keys if keys.trial or key.config.config_id == offered.config_id]
 
 
-def _open(flow: Flow, key: EchKey, offered: OuterEch, outer: ClientHello) -> tuple[Context, bytes] | None:
+def _open(flow: Flow, key: EchKey, offered: OuterEch, associated_data: bytes) -> tuple[Context, bytes] | None:
     # RFC 9849 7.1: only with a suite that the configuration has.
     for suite in key.config.hpke_suites:
         if (suite.kdf, suite.aead) == (offered.kdf, offered.aead):
@@ -178,7 +181,7 @@ def _open(flow: Flow, key: EchKey, offered: OuterEch, outer: ClientHello) -> tup
     except HandshakeError:
         # RFC 9849 7.1: what is no key of this KEM is not for this configuration; it may be grease.
         return None
-    encoded = context.open(offered.associated_data(outer), offered.payload)
+    encoded = context.open(associated_data, offered.payload)
     return None if encoded is None else (context, encoded)
 
 

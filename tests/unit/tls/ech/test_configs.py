@@ -28,6 +28,13 @@ def test_a_published_list() -> None:
     assert write_configs((config,)) == contents
 
 
+def test_a_name_for_people_holds_nothing_that_a_terminal_would_obey() -> None:
+    """A configuration is looked at before anybody knows whose it is."""
+    config = replace(CONFIG, public_name=b"a\x1b]0;title\x07\xff.example")
+    assert config.name == r"a\x1b]0;title\x07\xff.example"
+    assert CONFIG.name == "public.example"
+
+
 @pytest.mark.clause("RFC 9849 4")
 def test_other_versions_are_ignored() -> None:
     unknown = b"\xfe\x0a\x00\x03abc"

@@ -137,6 +137,10 @@ def test_which_configurations_are_told() -> None:
             EchKeys(wrong, keys.retry)
     with pytest.raises(ConfigurationError, match="must be current"):
         EchKeys(keys.keys, ())
+    padded = replace(keys.retry[0], extensions=((1, bytes(9000)),))
+    assert EchKeys(keys.keys, (padded,))
+    with pytest.raises(ConfigurationError, match="at most 16384 bytes"):
+        EchKeys(keys.keys, (padded, padded))
 
 
 @pytest.mark.parametrize("name", ["", "192.0.2.1", "a b", "-a", "ä.example", "a" * 300])
