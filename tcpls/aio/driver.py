@@ -19,6 +19,7 @@ from tcpls.protocol.actions import (
     JudgeProgram,
     LoadProgram,
 )
+from tcpls.protocol.control import PeerControl
 from tcpls.protocol.core import Core
 from tcpls.protocol.events import Event, OptionStatus, Stage
 from tcpls.protocol.session import Session as SessionCore
@@ -125,10 +126,10 @@ class Driver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _session(self) -> SessionCore:
+    def _control(self) -> PeerControl:
         if not isinstance(self.core, SessionCore):
             raise ApiMisuse("only a TCPLS session asks for this")
-        return self.core
+        return self.core.control
 
     def _apply_option(self, action: ApplyOption) -> None:
         """Sets the option on each connection that is meant; the last one's value is what the peer is told."""
@@ -142,7 +143,7 @@ class Driver:
         except OSError as error:
             status, value, errno = OptionStatus.FAILED, None, error.errno or 0
         logger.info("peer's option %s=%s: %s", action.name, action.value, status.name.lower())
-        self._session().option_result(action.request_id, status, value, errno)
+        self._control().option_result(action.request_id, status, value, errno)
 
     def _meant(self, connection_id: int | None) -> list[RecordTransport]:
         return self.open_transports() if connection_id is None else [self.transport(connection_id)]
@@ -152,9 +153,9 @@ class Driver:
             self._programs.judge(action.offer)
         except ProgramRefused as refused:
             logger.warning("program %r refused: %s", action.offer.name, refused)
-            self._session().answer_offer(action.program_id, accept=False, reason=refused.reason)
+            self._control().answer_offer(action.program_id, accept=False, reason=refused.reason)
         else:
-            self._session().answer_offer(action.program_id, accept=True)
+            self._control().answer_offer(action.program_id, accept=True)
 
     async def _load(self, action: LoadProgram) -> None:
         wanted = action.offer.connections or tuple(self.transports)
@@ -182,7 +183,7 @@ class Driver:
 
     def _result(self, program_id: int, stage: Stage, *, ok: bool, algorithm: str = "", reason: str = "") -> None:
         if not self.core.ended:
-            self._session().program_result(program_id, stage, ok, algorithm, reason)
+            self._control().program_result(program_id, stage, ok, algorithm, reason)
             self.pump()
 
     # The end.

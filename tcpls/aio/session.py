@@ -219,7 +219,9 @@ class Session:
 
         Returns the value that its kernel then reports. Raises `OptionRefused` when it was not applied.
         """
-        answer = await self._answer(self._options, self._negotiated().request_option(name, value, connection_id))
+        answer = await self._answer(
+            self._options, self._negotiated().control.request_option(name, value, connection_id)
+        )
         if answer.status is not OptionStatus.APPLIED:
             raise OptionRefused(name, answer.status.name.lower(), answer.errno)
         return answer.value
@@ -231,7 +233,7 @@ class Session:
         """
         core = self._negotiated()
         try:
-            program_id = core.offer_program(
+            program_id = core.control.offer_program(
                 name=program.name,
                 image=program.image,
                 abi=program.abi,
@@ -248,7 +250,7 @@ class Session:
 
     async def detach_program(self, program_id: int) -> str:
         """Gives the peer's connections their former algorithm back, and returns its name."""
-        self._negotiated().detach_program(program_id)
+        self._negotiated().control.detach_program(program_id)
         result = await self._answer(self._shipments, program_id)
         _raise_if_refused(result)
         return result.algorithm

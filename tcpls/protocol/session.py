@@ -16,7 +16,6 @@ from typing import Any
 from tcpls.errors import (
     Alert,
     ApiMisuse,
-    NotNegotiated,
     PeerError,
     ProtocolViolation,
     Reason,
@@ -28,7 +27,8 @@ from tcpls.protocol import frames
 from tcpls.protocol.announcements import PeerAnnouncements
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
 from tcpls.protocol.connections import Connection
-from tcpls.protocol.events import OptionStatus, Pong, Stage, StreamReadable
+from tcpls.protocol.control import PeerControl
+from tcpls.protocol.events import Pong, StreamReadable
 from tcpls.protocol.frames import (
     ALL_CONNECTIONS,
     ALL_FRAMES,
@@ -62,9 +62,7 @@ from tcpls.protocol.frames import (
     encode,
     parse_frames,
 )
-from tcpls.protocol.options import OptionExchange, OptionValue
 from tcpls.protocol.parameters import Parameters
-from tcpls.protocol.programs import ProgramReceiver, ProgramSender
 from tcpls.protocol.record_writer import APPLICATION_DATA, RecordWriter
 from tcpls.protocol.stream_table import StreamTable
 from tcpls.protocol.streams import MAX_STREAM_DATA, ReceiveStream
@@ -161,24 +159,19 @@ class Session(CoreBase):
         self._receiving = self._streams.receiving
         self._lent_to: list[ReceiveStream] = []
         """Streams that hold views of records, until `settle`."""
-        self._options = OptionExchange(
-            config.option_policy,
-            config.open_requests,
-            self._outbox.append,
-            self._events.append,
-            self._actions.append,
-        )
-        self._shipping = ProgramSender(role, config.program_transfers, self._outbox.append, self._events.append)
-        self._arriving = ProgramReceiver(
+        self.control = PeerControl(
             role,
+            config,
             local.programs,
-            config.program_transfers,
-            config.program_total,
-            self._outbox.append,
-            self._actions.append,
+            self._outbox,
+            self._events,
+            self._actions,
+            peer=lambda: self._peer,
+            check_open=self._check_open,
+            connection_exists=self._connections.__contains__,
         )
         self._writer = RecordWriter(
-            self._outbox, self._streams, self._shipping, retain=local.failover, limit=config.unacknowledged_limit
+            self._outbox, self._streams, self.control.shipping, retain=local.failover, limit=config.unacknowledged_limit
         )
         self.announcements = PeerAnnouncements(role, self._connections)
         self._late_parameters: bytes | None = None
@@ -388,13 +381,13 @@ class Session(CoreBase):
     def _on_option(self, connection: Connection, frame: TcpOption, now: float) -> None:
         if frame.connection_id != ALL_CONNECTIONS and frame.connection_id not in self._connections:
             raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
-        self._options.receive_request(frame)
+        self.control.receive(frame)
 
     def _on_program_offer(self, connection: Connection, frame: ProgramOfferFrame, now: float) -> None:
         for connection_id in frame.connections:
             if connection_id not in self._connections:
                 raise PeerError(Reason.UNKNOWN_CONNECTION, f"{connection_id}")
-        self._arriving.receive_offer(frame)
+        self.control.receive(frame)
 
     # The end of the connection.
 
@@ -615,66 +608,6 @@ class Session(CoreBase):
         for connection in self._connections.values():
             connection.request_update(request)
 
-    def request_option(self, name: str, value: OptionValue, connection_id: int | None = 0) -> int:
-        """Asks the peer for a TCP option on one connection, or on all (None). `OptionAnswered` follows.
-
-        Raises `ApiMisuse` for a name or value that the registry does not have, and `NotNegotiated`.
-        """
-        self._check_open()
-        offered = self._extended_peer().options
-        if connection_id is not None and connection_id not in self._connections:
-            raise ApiMisuse(f"there is no connection {connection_id}")
-        return self._options.request(name, value, connection_id, offered)
-
-    def option_result(self, request_id: int, status: OptionStatus, value: OptionValue | None, errno: int = 0) -> None:
-        """The answer to `ApplyOption`. Raises `ApiMisuse`."""
-        if not self._ended:
-            self._options.result(request_id, status, value, errno)
-
-    def offer_program(
-        self,
-        name: str,
-        image: bytes,
-        abi: str,
-        signature: bytes = b"",
-        key_id: bytes = b"",
-        connections: tuple[int, ...] = (),
-    ) -> int:
-        """Offers a program for the peer's side of `connections` (none: of all). `ProgramFinished` follows.
-
-        Raises `NotNegotiated` when the peer has not announced that it takes such a program, and `ApiMisuse`.
-        """
-        self._check_open()
-        support = self._extended_peer().programs
-        return self._shipping.offer(support, name, image, abi, signature, key_id, connections)
-
-    def detach_program(self, program_id: int) -> None:
-        """Takes a program of ours back. `ProgramFinished` with the stage `DETACHED` follows."""
-        self._check_open()
-        self._shipping.detach(program_id)
-
-    def answer_offer(
-        self, program_id: int, accept: bool, reason: str = "", *, cached: bool = False, have: bytes = b""
-    ) -> None:
-        """The answer to `JudgeProgram`. `cached`: the shell has the image and asks for no byte of it.
-
-        `have` is the beginning of the image, kept from a transfer that was cut.
-        """
-        if not self._ended:
-            self._arriving.answer(program_id, accept, reason, cached, have)
-
-    def program_result(
-        self, program_id: int, stage: Stage, ok: bool, algorithm: str = "", reason: str = "", log: str = ""
-    ) -> None:
-        """How far a program of the peer's came; `DETACHED` may also be said unasked."""
-        if not self._ended:
-            self._arriving.result(program_id, stage, ok, algorithm, reason, log)
-
-    def _extended_peer(self) -> Parameters:
-        if self._peer is None:
-            raise NotNegotiated("the peer speaks draft-04 without extensions")
-        return self._peer
-
 
 _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] = {
     Ping: Session._on_ping,
@@ -694,10 +627,10 @@ _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] 
     PathStatus: lambda session, connection, frame, now: session.announcements.path(frame),
     ParametersFrame: Session._on_parameters,
     TcpOption: Session._on_option,
-    TcpOptionResult: lambda session, connection, frame, now: session._options.receive_result(frame),
+    TcpOptionResult: lambda session, connection, frame, now: session.control.receive(frame),
     ProgramOfferFrame: Session._on_program_offer,
-    ProgramRequest: lambda session, connection, frame, now: session._shipping.receive_request(frame),
-    ProgramData: lambda session, connection, frame, now: session._arriving.receive_data(frame),
-    ProgramResult: lambda session, connection, frame, now: session._shipping.receive_result(frame),
-    ProgramDetach: lambda session, connection, frame, now: session._arriving.receive_detach(frame),
+    ProgramRequest: lambda session, connection, frame, now: session.control.receive(frame),
+    ProgramData: lambda session, connection, frame, now: session.control.receive(frame),
+    ProgramResult: lambda session, connection, frame, now: session.control.receive(frame),
+    ProgramDetach: lambda session, connection, frame, now: session.control.receive(frame),
 }

@@ -64,13 +64,13 @@ def _answer(core: Core) -> None:
             continue
         match action:
             case ApplyOption():
-                core.option_result(action.request_id, OptionStatus.APPLIED, action.value)
+                core.control.option_result(action.request_id, OptionStatus.APPLIED, action.value)
             case JudgeProgram():
-                core.answer_offer(action.program_id, accept=True)
+                core.control.answer_offer(action.program_id, accept=True)
             case LoadProgram():
-                core.program_result(action.program_id, Stage.ATTACHED, True, "cubic")
+                core.control.program_result(action.program_id, Stage.ATTACHED, True, "cubic")
             case DetachProgram():
-                core.program_result(action.program_id, Stage.DETACHED, True)
+                core.control.program_result(action.program_id, Stage.DETACHED, True)
     for event in core.events():
         if isinstance(event, StreamOpened | StreamReadable):
             try:
@@ -111,8 +111,8 @@ def test_any_records_into_a_session(role: Role, peer: object, busy: bool, receiv
         core.send(stream_id, bytes(5000), 0.0)
         core.ping(0.0)
         try:
-            core.request_option("no_delay", 1)
-            core.offer_program("vegas", bytes(1000), "bpfel")
+            core.control.request_option("no_delay", 1)
+            core.control.offer_program("vegas", bytes(1000), "bpfel")
         except NotNegotiated:
             assert peer is None
     core.transmit(0, Sink(), 0.0)

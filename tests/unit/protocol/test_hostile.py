@@ -316,7 +316,7 @@ def test_out_of_range_values_are_answered_not_punished() -> None:
 def _arriving() -> Session:
     core = server()
     give(core, OFFER)
-    core.answer_offer(0, accept=True)
+    core.control.answer_offer(0, accept=True)
     assert ProgramRequest(0, Want.SEND, 0) in said(core)
     return core
 
@@ -354,7 +354,7 @@ def test_wrong_program_data_is_refused(reason: Reason, frames: list[Frame]) -> N
 )
 def test_wrong_answers_to_an_offer_are_refused(frames: list[Frame]) -> None:
     core = server()
-    core.offer_program("vegas", IMAGE, "bpfel")
+    core.control.offer_program("vegas", IMAGE, "bpfel")
     with refused(core, Reason.PROGRAM_STATE):
         give(core, *frames)
 

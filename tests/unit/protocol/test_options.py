@@ -101,26 +101,26 @@ def test_a_policy_lists_what_is_allowed() -> None:
 
 def test_a_request_that_is_allowed_becomes_an_action_and_an_answer() -> None:
     asking, asked = client(), server()
-    request_id = asking.request_option("user_timeout", 250)
+    request_id = asking.control.request_option("user_timeout", 250)
     (frame,) = [each for each in said(asking) if isinstance(each, TcpOption)]
     give(asked, frame)
     assert asked.actions() == [ApplyOption(request_id, 0, "user_timeout", 250)]
-    asked.option_result(request_id, OptionStatus.APPLIED, 252)
+    asked.control.option_result(request_id, OptionStatus.APPLIED, 252)
     (result,) = [each for each in said(asked) if isinstance(each, TcpOptionResult)]
     give(asking, result)
     assert asking.events() == [OptionAnswered(request_id, "user_timeout", OptionStatus.APPLIED, 252, 0)]
     with pytest.raises(ApiMisuse):
-        asked.option_result(request_id, OptionStatus.APPLIED, 252)
+        asked.control.option_result(request_id, OptionStatus.APPLIED, 252)
 
 
 def test_all_connections_and_a_failure() -> None:
     asking, asked = client(), server()
-    asking.request_option("congestion", "bbr", None)
+    asking.control.request_option("congestion", "bbr", None)
     (frame,) = [each for each in said(asking) if isinstance(each, TcpOption)]
     assert frame.connection_id == ALL_CONNECTIONS
     give(asked, frame)
     assert asked.actions() == [ApplyOption(0, None, "congestion", "bbr")]
-    asked.option_result(0, OptionStatus.FAILED, None, 2)
+    asked.control.option_result(0, OptionStatus.FAILED, None, 2)
     (result,) = [each for each in said(asked) if isinstance(each, TcpOptionResult)]
     assert result == TcpOptionResult(0, OptionStatus.FAILED, 2, b"")
     give(asking, result)
@@ -142,7 +142,7 @@ def test_what_policy_does_not_allow_never_reaches_the_shell() -> None:
 
 def test_what_the_peer_did_not_announce_is_not_asked() -> None:
     asking = client()
-    request_id = asking.request_option("linger2", 10)
+    request_id = asking.control.request_option("linger2", 10)
     assert not [each for each in said(asking) if isinstance(each, TcpOption)]
     assert asking.events() == [OptionAnswered(request_id, "linger2", OptionStatus.REFUSED, None, 0)]
 
@@ -151,10 +151,10 @@ def test_requests_of_the_application_are_checked_and_bounded() -> None:
     asking = client(config=SessionConfig(open_requests=2))
     for name, value in (("nagle", 1), ("no_delay", 2), ("congestion", 1), ("user_timeout", "x")):
         with pytest.raises(ApiMisuse):
-            asking.request_option(name, value)
+            asking.control.request_option(name, value)
     with pytest.raises(ApiMisuse):
-        asking.request_option("no_delay", 1, 7)
-    asking.request_option("no_delay", 1)
-    asking.request_option("no_delay", 0)
+        asking.control.request_option("no_delay", 1, 7)
+    asking.control.request_option("no_delay", 1)
+    asking.control.request_option("no_delay", 0)
     with pytest.raises(ApiMisuse):
-        asking.request_option("no_delay", 1)
+        asking.control.request_option("no_delay", 1)

@@ -37,51 +37,51 @@ def pair() -> Pair:
 def test_a_program_is_shipped_attached_and_detached() -> None:
     both = pair()
     ship, host = both.client.core, both.server.core
-    program_id = ship.offer_program("vegas", IMAGE, "bpfel", b"sig", b"key", (0,))  # type: ignore[attr-defined]
+    program_id = ship.control.offer_program("vegas", IMAGE, "bpfel", b"sig", b"key", (0,))  # type: ignore[attr-defined]
     both.settle()
     (judge,) = both.server.actions
     assert isinstance(judge, JudgeProgram)
     assert (judge.offer.name, judge.offer.size, judge.offer.connections) == ("vegas", len(IMAGE), (0,))
     assert (judge.offer.signature, judge.offer.key_id) == (b"sig", b"key")
-    host.answer_offer(judge.program_id, accept=True)  # type: ignore[attr-defined]
+    host.control.answer_offer(judge.program_id, accept=True)  # type: ignore[attr-defined]
     both.settle()
     load = both.server.actions[-1]
     assert isinstance(load, LoadProgram)
     assert load.image == IMAGE
     progress = [event for event in both.client.events if isinstance(event, ProgramProgress)]
     assert progress[-1] == ProgramProgress(program_id, len(IMAGE), len(IMAGE))
-    host.program_result(load.program_id, Stage.VERIFIER, True)  # type: ignore[attr-defined]
-    host.program_result(load.program_id, Stage.ATTACHED, True, "vegas_1")  # type: ignore[attr-defined]
+    host.control.program_result(load.program_id, Stage.VERIFIER, True)  # type: ignore[attr-defined]
+    host.control.program_result(load.program_id, Stage.ATTACHED, True, "vegas_1")  # type: ignore[attr-defined]
     both.settle()
     assert both.client.events[-1] == ProgramFinished(program_id, Stage.ATTACHED, True, "vegas_1", "", "")
-    ship.detach_program(program_id)  # type: ignore[attr-defined]
+    ship.control.detach_program(program_id)  # type: ignore[attr-defined]
     both.settle()
     assert both.server.actions[-1] == DetachProgram(program_id)
-    host.program_result(program_id, Stage.DETACHED, True, "cubic")  # type: ignore[attr-defined]
+    host.control.program_result(program_id, Stage.DETACHED, True, "cubic")  # type: ignore[attr-defined]
     both.settle()
     assert both.client.events[-1] == ProgramFinished(program_id, Stage.DETACHED, True, "cubic", "", "")
 
 
 def test_both_ends_may_ship() -> None:
     both = pair()
-    assert both.client.core.offer_program("a", b"1", "bpfel") == 0  # type: ignore[attr-defined]
-    assert both.server.core.offer_program("b", b"2", "bpfel") == 1  # type: ignore[attr-defined]
+    assert both.client.core.control.offer_program("a", b"1", "bpfel") == 0  # type: ignore[attr-defined]
+    assert both.server.core.control.offer_program("b", b"2", "bpfel") == 1  # type: ignore[attr-defined]
     both.settle()
     assert [type(action) for action in both.client.actions + both.server.actions] == [JudgeProgram, JudgeProgram]
 
 
 def test_a_refusal_reaches_the_sender() -> None:
     both = pair()
-    both.client.core.offer_program("a", b"1", "bpfel")  # type: ignore[attr-defined]
+    both.client.core.control.offer_program("a", b"1", "bpfel")  # type: ignore[attr-defined]
     both.settle()
-    both.server.core.answer_offer(0, accept=False, reason="not pinned")  # type: ignore[attr-defined]
+    both.server.core.control.answer_offer(0, accept=False, reason="not pinned")  # type: ignore[attr-defined]
     both.settle()
     assert both.client.events[-1] == ProgramFinished(0, Stage.OFFERED, False, "", "not pinned", "")
 
 
 def test_a_cached_program_is_not_sent() -> None:
     core = server()
-    assert core.offer_program("vegas", IMAGE, "bpfel") == 1
+    assert core.control.offer_program("vegas", IMAGE, "bpfel") == 1
     said(core)
     give(core, ProgramRequest(1, Want.CACHED))
     assert said(core) == []
@@ -89,9 +89,9 @@ def test_a_cached_program_is_not_sent() -> None:
     assert core.events() == [ProgramFinished(1, Stage.ATTACHED, True, "vegas_1", "", "")]
     host = server()
     give(host, ProgramOfferFrame(0, 4, bytes(32), "a", "b"))
-    host.answer_offer(0, accept=True, cached=True)
+    host.control.answer_offer(0, accept=True, cached=True)
     assert ProgramRequest(0, Want.CACHED) in said(host)
-    host.program_result(0, Stage.ATTACHED, True, "a_1")
+    host.control.program_result(0, Stage.ATTACHED, True, "a_1")
     assert ProgramResult(0, Stage.ATTACHED, True, "a_1") in said(host)
 
 
@@ -99,7 +99,7 @@ def test_a_transfer_that_was_cut_goes_on_where_it_stopped() -> None:
     host = server()
     give(host, ProgramOfferFrame(0, len(IMAGE), hashlib.sha256(IMAGE).digest(), "a", "b"))
     host.actions()
-    host.answer_offer(0, accept=True, have=IMAGE[: len(IMAGE) - 5])
+    host.control.answer_offer(0, accept=True, have=IMAGE[: len(IMAGE) - 5])
     assert ProgramRequest(0, Want.SEND, len(IMAGE) - 5) in said(host)
     give(host, ProgramData(0, len(IMAGE) - 5, IMAGE[-5:]))
     (load,) = host.actions()
@@ -107,13 +107,13 @@ def test_a_transfer_that_was_cut_goes_on_where_it_stopped() -> None:
     assert load.image == IMAGE
     with pytest.raises(ApiMisuse):
         give(host, ProgramOfferFrame(2, 4, bytes(32), "a", "b"))
-        host.answer_offer(2, accept=True, have=b"1234")
+        host.control.answer_offer(2, accept=True, have=b"1234")
 
 
 def test_the_window_of_a_program_and_its_turns_between_streams() -> None:
     core = client()
     core.open_stream()
-    core.offer_program("vegas", IMAGE, "bpfel")
+    core.control.offer_program("vegas", IMAGE, "bpfel")
     said(core)
     core.send(0, bytes(60_000), 0.0)
     give(core, ProgramRequest(0, Want.SEND, 0))
@@ -130,7 +130,7 @@ def test_a_wrong_digest_never_reaches_the_shell() -> None:
     host = server()
     give(host, ProgramOfferFrame(0, 4, bytes(32), "a", "b"))
     host.actions()
-    host.answer_offer(0, accept=True)
+    host.control.answer_offer(0, accept=True)
     give(host, ProgramData(0, 0, b"evil"))
     assert host.actions() == []
     (result,) = [frame for frame in said(host) if isinstance(frame, ProgramResult)]
@@ -157,9 +157,9 @@ def test_transfers_and_programs_are_bounded() -> None:
         give(host, ProgramOfferFrame(2 * number, 4, hashlib.sha256(b"good").digest(), "a", "b"))
     assert len(host.actions()) == 2
     for number in range(2):
-        host.answer_offer(2 * number, accept=True)
+        host.control.answer_offer(2 * number, accept=True)
         give(host, ProgramData(2 * number, 0, b"good"))
-        host.program_result(2 * number, Stage.ATTACHED, True, "a")
+        host.control.program_result(2 * number, Stage.ATTACHED, True, "a")
     host.actions()
     for number in range(3, 5):
         give(host, ProgramOfferFrame(2 * number, 4, bytes(32), "a", "b"))
@@ -168,25 +168,25 @@ def test_transfers_and_programs_are_bounded() -> None:
 
 def test_offers_are_judged_against_what_the_peer_announced() -> None:
     with pytest.raises(NotNegotiated):
-        client(peer=Parameters()).offer_program("a", b"1", "b")
+        client(peer=Parameters()).control.offer_program("a", b"1", "b")
     core = client(config=SessionConfig(program_transfers=1))
     with pytest.raises(NotNegotiated):
-        core.offer_program("a", bytes(200_001), "b")
+        core.control.offer_program("a", bytes(200_001), "b")
     for name, image, abi in (("", b"1", "b"), ("a", b"", "b"), ("a", b"1", "x" * 65)):
         with pytest.raises(ApiMisuse):
-            core.offer_program(name, image, abi)
-    core.offer_program("a", b"1", "b")
+            core.control.offer_program(name, image, abi)
+    core.control.offer_program("a", b"1", "b")
     with pytest.raises(ApiMisuse):
-        core.offer_program("a", b"1", "b")
+        core.control.offer_program("a", b"1", "b")
 
 
 def test_a_detach_at_any_stage() -> None:
     core = server(peer=PEER)
-    core.offer_program("a", IMAGE, "b")
+    core.control.offer_program("a", IMAGE, "b")
     give(core, ProgramRequest(1, Want.SEND))
-    core.detach_program(1)
+    core.control.detach_program(1)
     with pytest.raises(ApiMisuse):
-        core.detach_program(1)
+        core.control.detach_program(1)
     assert not [frame for frame in said(core) if isinstance(frame, ProgramData)]
     give(core, ProgramRequest(1, Want.SEND), ProgramResult(1, Stage.DETACHED, True))
     assert core.events() == [ProgramFinished(1, Stage.DETACHED, True, "", "", "")]
@@ -196,9 +196,9 @@ def test_a_detach_at_any_stage() -> None:
     give(host, ProgramOfferFrame(0, 4, bytes(32), "a", "b"))
     give(host, ProgramDetach(0))
     assert ProgramResult(0, Stage.DETACHED, True) in said(host)
-    host.answer_offer(0, accept=True)
+    host.control.answer_offer(0, accept=True)
     give(host, ProgramData(0, 0, b"late"), ProgramDetach(0))
-    host.program_result(0, Stage.POLICY, False)
+    host.control.program_result(0, Stage.POLICY, False)
     assert not [frame for frame in said(host) if isinstance(frame, ProgramResult)]
 
 
@@ -206,7 +206,7 @@ def test_answers_out_of_turn_are_misuse() -> None:
     host = server()
     give(host, ProgramOfferFrame(0, 4, bytes(32), "a", "b"))
     with pytest.raises(ApiMisuse):
-        host.program_result(0, Stage.ATTACHED, True)
-    host.answer_offer(0, accept=True)
+        host.control.program_result(0, Stage.ATTACHED, True)
+    host.control.answer_offer(0, accept=True)
     with pytest.raises(ApiMisuse):
-        host.answer_offer(0, accept=True)
+        host.control.answer_offer(0, accept=True)

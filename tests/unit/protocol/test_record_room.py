@@ -37,7 +37,7 @@ def test_records_are_no_longer_than_the_peer_takes() -> None:
     core.send(0, data, 0.0)
     core.send(2, data[:50_000], 0.0)
     image = bytes(30_000)
-    program = core.offer_program("vegas", image, "bpfel")
+    program = core.control.offer_program("vegas", image, "bpfel")
     sink = Sink(max_content=LEAST_CONTENT)
     core.transmit(0, sink, 0.0)
     give(core, ProgramRequest(program, Want.SEND, 0))

@@ -409,11 +409,11 @@ def test_a_draft_peer_gets_no_extension_frames() -> None:
     assert kinds == {Stream}
     core.stop_sending(0, 1)
     assert said(core) == []
-    for call in (lambda: core.reset(0, 1), lambda: core.request_option("no_delay", 1)):
+    for call in (lambda: core.reset(0, 1), lambda: core.control.request_option("no_delay", 1)):
         with pytest.raises(NotNegotiated):
             call()
     with pytest.raises(NotNegotiated):
-        core.offer_program("vegas", b"x", "bpfel")
+        core.control.offer_program("vegas", b"x", "bpfel")
 
 
 def test_reading_pauses_for_a_draft_peer_that_sends_too_much() -> None:
