@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class Alert(enum.IntEnum):
@@ -270,7 +271,15 @@ class NotNegotiated(TCPLSError):
 
 
 class SessionLost(TCPLSError):
-    """The session ended without an authenticated close from the peer: data may be missing."""
+    """The session ended without an authenticated close from the peer: data may be missing.
+
+    `unacknowledged`: of each stream that the peer is not known to have whole, up to which byte it has, and how many
+    were written. Empty where nothing is known of that.
+    """
+
+    def __init__(self, message: str = "", unacknowledged: Mapping[int, tuple[int, int]] | None = None) -> None:
+        super().__init__(message)
+        self.unacknowledged = dict(unacknowledged or {})
 
 
 class SessionClosed(TCPLSError):

@@ -69,4 +69,45 @@ class CloseConnection:
     connection_id: int
 
 
-Action = ApplyOption | JudgeProgram | LoadProgram | DetachProgram | EndSending | CloseConnection
+@dataclass(frozen=True, slots=True)
+class AbortConnection:
+    """Close this connection at once: it is no part of the session any more."""
+
+    connection_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """A client has no connection left that it trusts: dial one and join with it. Answer: `Paths.join`.
+
+    Until a connection has joined or is heard again, or the session ends, the shell goes on trying.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class IssueTokens:
+    """A server's client is to have so many more tokens. Answer: `Paths.add_token` for each."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeConnection:
+    """For how long has the kernel heard nothing of the peer's on this connection? Answer: `Paths.probed`."""
+
+    connection_id: int
+
+
+Action = (
+    ApplyOption
+    | JudgeProgram
+    | LoadProgram
+    | DetachProgram
+    | EndSending
+    | CloseConnection
+    | AbortConnection
+    | Reconnect
+    | IssueTokens
+    | ProbeConnection
+)

@@ -47,6 +47,15 @@ class SessionConfig:
     """Programs being offered or transferred at once, in each direction."""
     program_total: int = 16
     """Programs of the peer's known at once, attached ones included."""
+    path_timeout: float = 2.0
+    """How long a connection may be silent where the peer owes an answer, before it is given up for another one; never
+    less than three round trips. 0: only TCP itself finds out."""
+    reconnect_timeout: float = 30.0
+    """How long a session waits for a connection when it has none."""
+    spare_tokens: int = 8
+    """Unused tokens that a server lets its client have."""
+    token_lifetime: float = 24 * 3600.0
+    """How long a token is good for."""
 
 
 class CoreBase(ABC):
@@ -124,7 +133,7 @@ class CoreBase(ABC):
         self._ended = True
         self._error = error
         self._events.append(SessionEnded(error))
-        self._ask_to_close(0)
+        self._close_connections()
         self._observer.event("session:ended", error=None if error is None else str(error))
 
     def _end_by_close(self, close: SessionClosed) -> None:
@@ -151,6 +160,10 @@ class CoreBase(ABC):
         """What an operation raises once the session has ended."""
         # Raised from many calls: without the traceback of the one before.
         return SessionClosed() if self._error is None else self._error.with_traceback(None)
+
+    def _close_connections(self) -> None:
+        """The session has ended: so do its connections."""
+        self._ask_to_close(0)
 
     def _ask_to_close(self, connection_id: int) -> None:
         action = CloseConnection(connection_id)

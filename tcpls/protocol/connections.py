@@ -3,6 +3,7 @@ handshake), and `Connection`, what TCPLS adds (record numbers, acknowledgments).
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,19 +64,19 @@ class Channel:
         "_key_updates",
         "_messages",
         "_post_handshake",
-        "_read_secret",
         "_tell",
         "_tickets",
         "_update",
         "_update_after",
-        "_write_secret",
         "connection_id",
         "finished_sending",
         "messages",
         "mid_message",
+        "read_secret",
         "received",
         "sent",
         "update_at",
+        "write_secret",
     )
 
     def __init__(
@@ -100,8 +101,8 @@ class Channel:
         """Whether an alert was put that ends this direction."""
         self.messages = b""
         """Handshake messages that wait: a server's tickets, when it has answered early data before."""
-        self._read_secret = read_secret
-        self._write_secret = write_secret
+        self.read_secret = read_secret
+        self.write_secret = write_secret
         self._post_handshake = PostHandshake(is_client=is_client)
         self._tell = tell
         self._tickets = 0
@@ -117,7 +118,7 @@ class Channel:
     @property
     def generations(self) -> tuple[int, int]:
         """How often the reading and the writing keys were changed."""
-        return self._read_secret.generation, self._write_secret.generation
+        return self.read_secret.generation, self.write_secret.generation
 
     def receive_handshake(self, content: memoryview, now: float) -> TrafficKeys | None:
         """Handshake content. The keys that come back open the next record. Raises `ProtocolViolation`."""
@@ -129,10 +130,10 @@ class Channel:
             if isinstance(message, KeyUpdate):
                 self._key_updates.count(now)
                 # RFC 8446 4.6.3: the sender of a KeyUpdate uses its next keys from the next record on.
-                self._read_secret = self._read_secret.next()
-                keys = self._read_secret.keys().for_connection(self.connection_id)
-                if message.request and self._update is None:
-                    self._update = False
+                self.read_secret = self.read_secret.next()
+                keys = self.read_secret.keys().for_connection(self.connection_id)
+                if message.request:
+                    self._answer_update()
             elif self._tickets < TICKETS_PER_CONNECTION:
                 self._tickets += 1
                 self._tell(TicketReceived(message))
@@ -157,6 +158,11 @@ class Channel:
             return ProtocolViolation(Reason.MESSAGE_ACROSS_KEYS, "other content inside a handshake message")
         return ProtocolViolation(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
 
+    def _answer_update(self) -> None:
+        """The peer asks for a change of this end's keys."""
+        if self._update is None:
+            self._update = False
+
     def request_update(self, request: bool) -> None:
         self._update = request or bool(self._update)
 
@@ -175,8 +181,8 @@ class Channel:
         sink.put(ContentType.HANDSHAKE, PostHandshake.key_update(bool(self._update)))
         self.sent += 1
         self._update = None
-        self._write_secret = self._write_secret.next()
-        sink.switch_keys(self._write_secret.keys().for_connection(self.connection_id))
+        self.write_secret = self.write_secret.next()
+        sink.switch_keys(self.write_secret.keys().for_connection(self.connection_id))
         self.update_at = self.sent + self._update_after
 
     def put_messages(self, sink: RecordSink) -> None:
@@ -204,19 +210,63 @@ class Acknowledged:
     ended: list[int]
 
 
+class ConnectionState(enum.Enum):
+    """What may be done with a connection."""
+
+    JOINING = "joining"
+    """A client has sent its ClientHello with a token, and no record of the server's was opened yet."""
+    OPEN = "open"
+    SUSPECT = "suspect"
+    """Silent for too long, and there is no other: it is used until there is."""
+    RETIRING = "retiring"
+    """Nothing new is put on it; what is on its way still arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFacts:
+    """What the kernel knows of a connection. Times in seconds, sizes in bytes, rates in bytes a second."""
+
+    rtt: float = 0.0
+    cwnd: int = 0
+    delivery_rate: int = 0
+    unsent: int = 0
+    """What waits in the socket for the congestion window."""
+    retransmits: int = 0
+    """Segments, since the connection began."""
+
+
+NO_FACTS = PathFacts()
+
+
 class Connection(Channel):
-    """A channel with acknowledgments in both directions."""
+    """A channel with acknowledgments in both directions, and what is known of its path."""
 
     __slots__ = (
+        "_asked_to_update",
         "_empty",
         "_pings",
         "ack_deadline",
         "ack_due",
+        "blocked",
         "data_acknowledged",
         "data_sent",
         "elicited",
+        "expecting",
+        "facts",
+        "given",
+        "heard_at",
+        "in_flight",
+        "joined_at",
+        "keys_since",
+        "own",
+        "peer_standby",
+        "priority",
+        "standby",
+        "state",
+        "target_generation",
         "unacknowledged",
         "unacknowledged_frames",
+        "unanswered_at",
     )
 
     def __init__(
@@ -230,7 +280,11 @@ class Connection(Channel):
         write_sequence: int = 0,
         tell: Callable[[Event], None],
         update_after: int | None = None,
+        asked_to_update: Callable[[Connection], None],
+        now: float = 0.0,
+        state: ConnectionState = ConnectionState.OPEN,
     ) -> None:
+        """`asked_to_update` is called when the peer asks for a change of keys."""
         super().__init__(
             connection_id,
             is_client=is_client,
@@ -241,6 +295,22 @@ class Connection(Channel):
             tell=tell,
             update_after=update_after,
         )
+        self.state = state
+        self.standby = False
+        """Whether this end would rather use others."""
+        self.peer_standby = False
+        """Whether the peer would rather have others used."""
+        self.priority = 0
+        self.blocked = False
+        """Whether the shell can hand on no more records now."""
+        self.facts = NO_FACTS
+        self.given = 0
+        """Bytes of streams that a scheduler has given to it, by its own count."""
+        self.joined_at = self.heard_at = now
+        self.unanswered_at: float | None = None
+        """Since when the peer owes an answer on this connection."""
+        self.expecting = False
+        """Whether the peer was sending, and silence would be a surprise."""
         self.elicited = 0
         """Records received since the last ACK that ask for one."""
         self.ack_deadline: float | None = None
@@ -249,11 +319,43 @@ class Connection(Channel):
         """The number behind the last record that may carry data of a stream."""
         self.data_acknowledged = 0
         """The number behind the last record that the peer is known to have."""
+        self.in_flight = 0
+        """Bytes of streams in records that were not acknowledged."""
         self.unacknowledged: deque[tuple[int, SendStream, int, int, bool]] = deque()
         """What records carried that were not acknowledged: number, stream, start, end, FIN."""
         self.unacknowledged_frames: deque[tuple[int, Frame]] = deque()
+        self.own: deque[Frame] = deque()
+        """Frames that go on this connection and no other."""
+        self.target_generation = write_secret.generation
+        """The generation of keys that this end is to write with."""
+        self.keys_since = self.sent
+        """The number of the first record under the current writing keys."""
+        self._asked_to_update = asked_to_update
         self._pings: deque[tuple[int, int, float]] = deque()
         self._empty = RateLimit(EMPTY_RECORDS_PER_SECOND, Reason.TOO_MANY_RECORDS)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is as good as any."""
+        return self.state is ConnectionState.OPEN
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether the peer owes an acknowledgment."""
+        return bool(self.unacknowledged or self.unacknowledged_frames or self._pings)
+
+    # Keys.
+
+    def _answer_update(self) -> None:
+        self._asked_to_update(self)
+
+    @property
+    def update_due(self) -> bool:
+        return self.write_secret.generation < self.target_generation
+
+    def put_update(self, sink: RecordSink) -> None:
+        super().put_update(sink)
+        self.keys_since = self.sent
 
     def count_empty(self, now: float) -> None:
         """A record that carried nothing. Raises `ProtocolViolation` when there are too many."""
@@ -262,6 +364,12 @@ class Connection(Channel):
     def ping_sent(self, ping_id: int, now: float) -> None:
         """The next record to be put carries this Ping."""
         self._pings.append((self.sent, ping_id, now))
+
+    def take_pings(self) -> list[int]:
+        """The ids of the pings that were not answered, and will not be."""
+        ids = [ping_id for _, ping_id, _ in self._pings]
+        self._pings.clear()
+        return ids
 
     def acknowledged(self, highest: int) -> Acknowledged:
         """The peer has every record up to `highest`. Raises `PeerError(BAD_ACK)` for a record that was never sent."""
@@ -277,6 +385,7 @@ class Connection(Channel):
             size += end - start
             if stream.fin_sent and stream.finished:
                 ended.append(stream.stream_id)
+        self.in_flight -= size
         while self.unacknowledged_frames and self.unacknowledged_frames[0][0] <= highest:
             self.unacknowledged_frames.popleft()
         answered: list[tuple[int, float]] = []

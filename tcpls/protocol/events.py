@@ -103,6 +103,48 @@ class TicketReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionJoined:
+    """A connection belongs to the session now: each end has opened a record of the other's on it."""
+
+    connection_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """A connection failed. What it carried goes again, on others."""
+
+    connection_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """A connection was retired by either end, and nothing that it carried is missing."""
+
+    connection_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSuspected:
+    """The only connection is silent where the peer owes an answer. It is given up once there is another one."""
+
+    connection_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecovered:
+    """A suspected connection is heard again."""
+
+    connection_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathsChanged:
+    """The peer announced an address, or took one back: see `PeerAnnouncements.addresses`."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """Nothing more comes. `error` is None after an authenticated close without error code."""
 
@@ -119,5 +161,11 @@ Event = (
     | ProgramProgress
     | ProgramFinished
     | TicketReceived
+    | ConnectionJoined
+    | ConnectionLost
+    | ConnectionClosed
+    | ConnectionSuspected
+    | ConnectionRecovered
+    | PathsChanged
     | SessionEnded
 )

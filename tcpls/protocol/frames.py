@@ -572,6 +572,24 @@ class ProgramDetach:
         writer.u8(self.TYPE)
 
 
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """What New Token is, with room for a session's later connections: their ids do not end at 255."""
+
+    TYPE: ClassVar[int] = 0x2A
+    sequence: int
+    token: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, reader: TailReader) -> JoinToken:
+        return cls(reader.u32(), reader.take(TOKEN_SIZE))
+
+    def write(self, writer: Writer) -> None:
+        writer.put(self.token)
+        writer.u32(self.sequence)
+        writer.u8(self.TYPE)
+
+
 Frame = (
     Padding
     | Ping
@@ -597,6 +615,7 @@ Frame = (
     | ProgramData
     | ProgramResult
     | ProgramDetach
+    | JoinToken
 )
 
 DRAFT_FRAMES: dict[int, Callable[[TailReader], Frame]] = {
@@ -629,6 +648,7 @@ ALL_FRAMES: dict[int, Callable[[TailReader], Frame]] = DRAFT_FRAMES | {
     ProgramData.TYPE: ProgramData.read,
     ProgramResult.TYPE: ProgramResult.read,
     ProgramDetach.TYPE: ProgramDetach.read,
+    JoinToken.TYPE: JoinToken.read,
 }
 
 EARLY_FRAMES: dict[int, Callable[[TailReader], Frame]] = {

@@ -7,6 +7,7 @@ the trailer, and with failover one small tuple.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from tcpls.protocol import frames
 from tcpls.protocol.connections import Connection
@@ -40,6 +41,19 @@ _NOT_KEPT = (Ack, Padding, MaxData, MaxStreamData, MaxStreams)
 _pack_trailer = frames.STREAM_TRAILER.pack
 
 
+OWN_PING = -1
+"""The id of pings that nobody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a connection may carry now: control frames, streams of its own, those that any may carry."""
+
+    control: bool
+    pinned: bool
+    data: bool
+
+
 class RecordWriter:
     """`retain`: what records carry is kept until it is acknowledged, at most `limit` bytes of streams."""
 
@@ -57,18 +71,23 @@ class RecordWriter:
         self.pings_waiting: deque[int] = deque()
         """The ids of the pings in the outbox."""
 
-    def put_some(self, connection: Connection, sink: RecordSink, now: float, *, data: bool) -> bool:
-        """A few records of what waits, of control frames alone unless `data`.
-
-        False when nothing waits, or nothing may be sent.
-        """
+    def put_some(self, connection: Connection, sink: RecordSink, now: float, load: Load) -> bool:
+        """A few records of what waits. False when nothing waits, or nothing may be sent."""
         before = connection.sent
-        tail = self._control(connection, sink, now) if self.outbox or connection.ack_due else b""
-        records = self._put_streams(connection, sink, tail) if data else 0
+        tail = b""
+        if (load.control and self.outbox) or connection.own or connection.ack_due:
+            tail = self._control(connection, sink, now, load)
+        records = 0
+        if load.pinned and (lane := self.streams.pinned.get(connection.connection_id)):
+            records = self._put_streams(connection, sink, tail, lane)
+            tail = b"" if records else tail
+        if load.data and sink.room:
+            records += self._put_streams(connection, sink, tail, self.streams.ready)
         if tail and not records:
             sink.put(APPLICATION_DATA, tail)
             connection.sent += 1
-        if data and self._shipping.busy and sink.room:
+        if load.control and load.pinned and self._shipping.busy and sink.room and not self.outbox:
+            # Not ahead of pieces that go again: they are taken in order only.
             self._put_program_data(connection, sink)
         return connection.sent != before
 
@@ -81,15 +100,24 @@ class RecordWriter:
                 connection.unacknowledged_frames.append((connection.sent, frame))
             connection.sent += 1
 
-    def _control(self, connection: Connection, sink: RecordSink, now: float) -> bytes:
+    def _control(self, connection: Connection, sink: RecordSink, now: float, load: Load) -> bytes:
         """The control frames for the next record, in the order in which the peer handles them: the first one last."""
         chosen: list[bytes] = []
         size = 0
         most = min(MAX_CONTROL, sink.max_content)
         if connection.ack_due:
             chosen.append(self.ack(connection))
-        outbox = self.outbox
-        while outbox:
+        own, outbox = connection.own, self.outbox
+        while own and size < most // 2:
+            frame = own.popleft()
+            encoded = encode(frame)
+            chosen.append(encoded)
+            size += len(encoded)
+            if isinstance(frame, Ping):
+                connection.ping_sent(OWN_PING, now)
+            elif self._retain:
+                connection.unacknowledged_frames.append((connection.sent, frame))
+        while outbox and load.control:
             frame = outbox[0]
             encoded = encode(frame)
             if chosen and size + len(encoded) > most:
@@ -121,12 +149,14 @@ class RecordWriter:
                 connection.unacknowledged.append((connection.sent, stream, frame.offset, frame.offset, frame.fin))
             self.streams.retire(frame.stream_id)
 
-    def _put_run(self, connection: Connection, sink: RecordSink, stream: SendStream, most: int) -> int:
+    def _put_run(
+        self, connection: Connection, sink: RecordSink, stream: SendStream, most: int, *, several: bool
+    ) -> int:
         """Full records out of one piece of queued data, which differ in nothing but their offsets, put in one go.
 
         Never the last of what is queued: that may have to carry the FIN. Returns how many were put, 0 for none.
         """
-        if len(self.streams.ready) > 1:
+        if several:
             most = min(most, RUN_AMONG_OTHERS)
         allowed = self.streams.max_sent - self.streams.sent
         if self._retain:
@@ -144,32 +174,40 @@ class RecordWriter:
         self.streams.sent += size
         if self._retain:
             self.unacknowledged += size
+            connection.in_flight += size
             first = connection.sent
             connection.unacknowledged.extend(
                 (first + index, stream, offsets[index], offsets[index] + full, False) for index in range(count)
             )
         connection.sent += count
+        connection.given += size
         return count
 
-    def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes) -> int:
+    def _put_streams(self, connection: Connection, sink: RecordSink, tail: bytes, ready: deque[SendStream]) -> int:
         """Records of stream data, each stream in its turn, the first with the control frames of `tail` behind it."""
         table = self.streams
-        ready = table.ready
         put = sink.put
         retain = self._retain
         full = sink.max_content - frames.STREAM_TRAILER.size
         most = full - len(tail)
         records = 0
         while ready and records < STREAM_RECORDS and sink.room:
+            stream = ready[0]
+            if stream.resending:
+                records += self._put_lost(connection, sink, stream, tail, most)
+                tail, most = b"", full
+                table.sent_from(stream, ready)
+                continue
             limit = min(most, table.max_sent - table.sent)
             if retain:
                 limit = min(limit, self._limit - self.unacknowledged)
             if limit <= 0:
                 break
-            stream = ready[0]
-            if limit == full and (run := self._put_run(connection, sink, stream, STREAM_RECORDS - records)):
+            if limit == full and (
+                run := self._put_run(connection, sink, stream, STREAM_RECORDS - records, several=len(ready) > 1)
+            ):
                 records += run
-                table.sent_from(stream)
+                table.sent_from(stream, ready)
                 continue
             start = stream.sent
             parts = stream.take(limit)
@@ -189,9 +227,30 @@ class RecordWriter:
             if retain:
                 connection.unacknowledged.append((connection.sent, stream, start, end, fin))
                 self.unacknowledged += end - start
+                connection.in_flight += end - start
             connection.sent += 1
-            table.sent_from(stream)
+            connection.given += end - start
+            table.sent_from(stream, ready)
             if fin:
                 stream.fin_sent = True
                 table.retire(stream.stream_id)
         return records
+
+    def _put_lost(self, connection: Connection, sink: RecordSink, stream: SendStream, tail: bytes, most: int) -> int:
+        """One record of what a connection took with it. It has the peer's credit, and its place in what is kept."""
+        start, parts, fin = stream.take_lost(most)
+        if not parts and not fin:
+            if tail:
+                sink.put(APPLICATION_DATA, tail)
+                connection.sent += 1
+                return 1
+            return 0
+        size = sum(map(len, parts))
+        kind = frames.STREAM_FIN_TYPE if fin else frames.STREAM_TYPE
+        sink.put(APPLICATION_DATA, *parts, _pack_trailer(size, start, stream.stream_id, kind), tail)
+        connection.unacknowledged.append((connection.sent, stream, start, start + size, fin))
+        connection.in_flight += size
+        self.unacknowledged += size
+        connection.sent += 1
+        connection.given += size
+        return 1

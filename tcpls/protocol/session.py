@@ -10,7 +10,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tcpls.errors import (
@@ -24,11 +24,10 @@ from tcpls.errors import (
 )
 from tcpls.observe import NULL_OBSERVER, Observer
 from tcpls.protocol import frames
-from tcpls.protocol.announcements import PeerAnnouncements
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
-from tcpls.protocol.connections import Connection
+from tcpls.protocol.connections import Connection, ConnectionState
 from tcpls.protocol.control import PeerControl
-from tcpls.protocol.events import Pong, StreamReadable
+from tcpls.protocol.events import PathsChanged, Pong, StreamReadable
 from tcpls.protocol.frames import (
     ALL_CONNECTIONS,
     ALL_FRAMES,
@@ -37,6 +36,7 @@ from tcpls.protocol.frames import (
     Ack,
     ConnectionReset,
     Frame,
+    JoinToken,
     MaxData,
     MaxStreamData,
     MaxStreams,
@@ -62,8 +62,10 @@ from tcpls.protocol.frames import (
     encode,
     parse_frames,
 )
+from tcpls.protocol.keys import SessionKeys
 from tcpls.protocol.parameters import Parameters
-from tcpls.protocol.record_writer import APPLICATION_DATA, RecordWriter
+from tcpls.protocol.paths import Paths
+from tcpls.protocol.record_writer import APPLICATION_DATA, OWN_PING, RecordWriter
 from tcpls.protocol.stream_table import StreamTable
 from tcpls.protocol.streams import MAX_STREAM_DATA, ReceiveStream
 from tcpls.tls.key_schedule import TrafficSecret
@@ -109,7 +111,7 @@ class _Close:
 
 
 class Session(CoreBase):
-    """A TCPLS session on its connection 0.
+    """A TCPLS session, on its connection 0 and those that join (`paths`).
 
     `peer` is what the peer announced in the handshake, None for a pure draft-04 peer. `local` is what this end
     announces: a server has sent it in EncryptedExtensions, a client sends it in its first record.
@@ -135,17 +137,6 @@ class Session(CoreBase):
         self._local = local
         self._peer = peer
         self._frame_table = DRAFT_FRAMES if peer is None else ALL_FRAMES
-        connection = Connection(
-            0,
-            is_client=role is Role.CLIENT,
-            read_secret=read_secret,
-            write_secret=write_secret,
-            read_sequence=read_sequence,
-            write_sequence=write_sequence,
-            tell=self._events.append,
-            update_after=config.update_keys_after,
-        )
-        self._connections = {0: connection}
         self._outbox: deque[Frame] = deque()
         self._streams = StreamTable(
             role,
@@ -159,21 +150,13 @@ class Session(CoreBase):
         self._receiving = self._streams.receiving
         self._lent_to: list[ReceiveStream] = []
         """Streams that hold views of records, until `settle`."""
-        self.control = PeerControl(
-            role,
-            config,
-            local.programs,
-            self._outbox,
-            self._events,
-            self._actions,
-            peer=lambda: self._peer,
-            check_open=self._check_open,
-            connection_exists=self._connections.__contains__,
-        )
-        self._writer = RecordWriter(
+        self._first_numbers = read_sequence, write_sequence
+        self.paths = self._make_paths(SessionKeys(read_secret, write_secret, config.update_keys_after), now)
+        self._connections = self.paths.live
+        self.control = self._make_control()
+        self._writer = self.paths.writer = RecordWriter(
             self._outbox, self._streams, self.control.shipping, retain=local.failover, limit=config.unacknowledged_limit
         )
-        self.announcements = PeerAnnouncements(role, self._connections)
         self._late_parameters: bytes | None = None
         self._next_ping = 0
         self._close = _Close()
@@ -185,6 +168,50 @@ class Session(CoreBase):
         self._apply_peer_parameters()
         if role is Role.CLIENT and peer is not None:
             self._outbox.append(ParametersFrame(local.write()))
+        self.paths.supply_tokens(now)
+
+    def _make_paths(self, keys: SessionKeys, now: float) -> Paths:
+        return Paths(
+            self._role,
+            self._config,
+            self._local,
+            keys,
+            self._make_connection,
+            peer=lambda: self._peer,
+            streams=self._streams,
+            outbox=self._outbox,
+            events=self._events,
+            actions=self._actions,
+            now=now,
+        )
+
+    def _make_control(self) -> PeerControl:
+        return PeerControl(
+            self._role,
+            self._config,
+            self._local.programs,
+            self._outbox,
+            self._events,
+            self._actions,
+            peer=lambda: self._peer,
+            check_open=self._check_open,
+            connection_exists=self._connections.__contains__,
+        )
+
+    def _make_connection(self, keys: SessionKeys, connection_id: int, state: ConnectionState, now: float) -> Connection:
+        read_sequence, write_sequence = (0, 0) if connection_id else self._first_numbers
+        return Connection(
+            connection_id,
+            is_client=self._role is Role.CLIENT,
+            read_secret=keys.read,
+            write_secret=keys.write,
+            read_sequence=read_sequence,
+            write_sequence=write_sequence,
+            tell=self._events.append,
+            asked_to_update=self._update_asked,
+            now=now,
+            state=state,
+        )
 
     def _apply_peer_parameters(self) -> None:
         peer = self._peer
@@ -202,12 +229,22 @@ class Session(CoreBase):
 
     # Records in.
 
+    def receive_records(self, connection_id: int, source: RecordSource, now: float) -> None:
+        received = self._streams.received
+        connection = self._connections.get(connection_id)
+        records = 0 if connection is None else connection.received
+        super().receive_records(connection_id, source, now)
+        if connection is not None and connection.received != records:
+            self.paths.heard(connection, now, data=self._streams.received != received)
+
     def receive_record(
         self, connection_id: int, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
         if self._ended:
             return None
-        connection = self._connections[connection_id]
+        connection = self._connections.get(connection_id)
+        if connection is None:
+            return None  # It was given up while its records were on their way.
         connection.received += 1
         self._active_at = now
         self._heard_since_sent = True
@@ -284,7 +321,9 @@ class Session(CoreBase):
         self, connection: Connection, content_type: int, content: memoryview, now: float
     ) -> TrafficKeys | None:
         if content_type == ContentType.HANDSHAKE:
-            return connection.receive_handshake(content, now)
+            keys = connection.receive_handshake(content, now)
+            self.paths.keys.note(connection)
+            return keys
         if content_type != ContentType.ALERT or connection.mid_message:
             raise connection.refuse(content_type)
         alert = connection.receive_alert(content, now)
@@ -318,7 +357,7 @@ class Session(CoreBase):
                     eliciting |= kind is not Ack
                     if kind is Ack or not self._close.deaf:
                         _HANDLERS[kind](self, connection, frame, now)
-            if len(self._outbox) + len(connection.unacknowledged_frames) > MAX_PENDING_FRAMES:
+            if len(self._outbox) + len(connection.unacknowledged_frames) + len(connection.own) > MAX_PENDING_FRAMES:
                 raise PeerError(Reason.TOO_MANY_REQUESTS, "control frames that the peer does not take")
         except ProtocolViolation:
             raise
@@ -352,16 +391,25 @@ class Session(CoreBase):
     def _on_ack(self, connection: Connection, frame: Ack, now: float) -> None:
         about = self._connections.get(frame.connection_id)
         if about is None:
-            raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
+            if not self.paths.may_exist(frame.connection_id):
+                raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
+            return
         acknowledged = about.acknowledged(frame.highest)
         self._writer.unacknowledged -= acknowledged.size
         for ping_id, sent_at in acknowledged.pings:
-            self._events.append(Pong(ping_id, now - sent_at))
+            if ping_id != OWN_PING:
+                self._events.append(Pong(ping_id, now - sent_at))
         for stream_id in acknowledged.ended:
             self._streams.retire(stream_id)
+        self.paths.acknowledged(about, frame.highest)
 
     def _on_stream_change(self, connection: Connection, frame: StreamChange, now: float) -> None:
-        self.announcements.stream_change(connection.connection_id, frame)
+        self.paths.announcements.stream_change(connection.connection_id, frame)
+
+    def _on_address(self, connection: Connection, frame: NewAddress | RemoveAddress, now: float) -> None:
+        known = self.paths.announcements
+        if known.new_address(frame) if isinstance(frame, NewAddress) else known.remove_address(frame):
+            self._events.append(PathsChanged())
 
     def _on_session_close(self, connection: Connection, frame: SessionClose, now: float) -> None:
         # Acted upon when the record's other frames, which came before it, have been handled.
@@ -375,32 +423,60 @@ class Session(CoreBase):
             self._peer = self._peer.updated(Parameters.read(frame.parameters))
             self._apply_peer_parameters()
             self._streams.peer_announced(self._peer)
+            self.paths.supply_tokens(now)
         elif self._late_parameters != frame.parameters:
             raise PeerError(Reason.DUPLICATE, "Parameters")
 
     def _on_option(self, connection: Connection, frame: TcpOption, now: float) -> None:
-        if frame.connection_id != ALL_CONNECTIONS and frame.connection_id not in self._connections:
+        if frame.connection_id != ALL_CONNECTIONS and not self.paths.may_exist(frame.connection_id):
             raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
         self.control.receive(frame)
 
     def _on_program_offer(self, connection: Connection, frame: ProgramOfferFrame, now: float) -> None:
         for connection_id in frame.connections:
-            if connection_id not in self._connections:
+            if not self.paths.may_exist(connection_id):
                 raise PeerError(Reason.UNKNOWN_CONNECTION, f"{connection_id}")
         self.control.receive(frame)
 
-    # The end of the connection.
+    # The end of a connection.
 
     def connection_ended(self, connection_id: int, error: str | None, now: float) -> None:
+        connection = self._connections.get(connection_id)
+        if self._ended or connection is None:
+            return
         if self._close.state is _State.CLOSED and self._close.error.code:
             self._end_by_close(self._close.error)
-        self._end_by_loss(error)
+        elif self._close.by_peer or not self.paths.can_lose(connection):
+            self._end_by_loss(error)
+        else:
+            self.paths.lose(connection, error, now)
+            self._close_again(connection, now)
+
+    def _close_again(self, lost: Connection, now: float) -> None:
+        """What was said last went with the connection that said it."""
+        if lost.finished_sending and self._close.state is _State.CLOSED:
+            self._close.state = _State.FLUSHING
+            self._close.sent = False
+            self._close.deadline = now + self._config.close_timeout
+
+    def fail(self, connection_id: int, error: PeerError, now: float) -> None:
+        connection = self._connections.get(connection_id)
+        forged = error.reason in (Reason.BAD_RECORD_MAC, Reason.BAD_RECORD_HEADER, Reason.RECORD_OVERFLOW)
+        if forged and connection is not None and not self._ended and self.paths.can_lose(connection):
+            # Whoever puts bytes into one TCP connection can end that one, as by a reset, and no more.
+            self.paths.give_up(connection, str(error), now)
+        elif connection is not None:
+            super().fail(connection_id, error, now)
+
+    def _close_connections(self) -> None:
+        for connection_id in self._connections:
+            self._ask_to_close(connection_id)
 
     # Records out.
 
     def transmit(self, connection_id: int, sink: RecordSink, now: float) -> None:
-        connection = self._connections[connection_id]
-        if connection.finished_sending:
+        connection = self._connections.get(connection_id)
+        if connection is None or connection.finished_sending:
             return
         if connection.messages and self._alert in (None, Alert.CLOSE_NOTIFY):
             # A peer that has closed already still keeps its tickets.
@@ -411,21 +487,37 @@ class Session(CoreBase):
         if self._ended:
             return
         before, sent = connection.sent, self._streams.sent
-        while sink.room:
-            if connection.update_due:
-                connection.put_update(sink)
-            elif not self._writer.put_some(connection, sink, now, data=self._close.state is not _State.CLOSING):
-                break
+        self._put_records(connection, sink, now)
         if self._streams.sent != sent:
             connection.data_sent = connection.sent
             if self._close.deadline is not None:
                 self._close.deadline = now + self._config.close_timeout
         if self._close.state is not _State.OPEN:
             self._put_close(connection, sink, now)
-        if connection.sent != before and self._heard_since_sent:
-            # The first thing said after the peer was heard counts as activity; silence in answer to it does not.
-            self._heard_since_sent = False
-            self._active_at = now
+        if connection.sent != before:
+            if connection.unanswered_at is None and connection.outstanding:
+                connection.unanswered_at = now
+            if self._heard_since_sent:
+                # The first thing said after the peer was heard counts as activity; silence in answer to it does not.
+                self._heard_since_sent = False
+                self._active_at = now
+
+    def _put_records(self, connection: Connection, sink: RecordSink, now: float) -> None:
+        keys, connections = self.paths.keys, self._connections
+        several = len(connections) > 1
+        load = self.paths.load(connection)
+        while sink.room:
+            if keys.due(connections.values()):
+                self.update_keys(False)
+            if connection.update_due:
+                connection.put_update(sink)
+                continue
+            if self._close.state is _State.CLOSING:
+                load = replace(load, data=False, pinned=False)
+            if not self._writer.put_some(connection, sink, now, load):
+                break
+            if several:
+                load = self.paths.load(connection)
 
     def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
         """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
@@ -460,7 +552,9 @@ class Session(CoreBase):
     def next_timer(self) -> float | None:
         if self._ended:
             return None
-        earliest = math.inf if self._idle_timeout is None else self._active_at + self._idle_timeout
+        earliest = self.paths.next_timer()
+        if self._idle_timeout is not None:
+            earliest = min(earliest, self._active_at + self._idle_timeout)
         if self._close.deadline is not None:
             earliest = min(earliest, self._close.deadline)
         for connection in self._connections.values():
@@ -482,6 +576,16 @@ class Session(CoreBase):
         elif self._idle_timeout is not None and self._active_at + self._idle_timeout <= now:
             self._alert = Alert.CLOSE_NOTIFY
             self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s"))
+        elif not self.paths.timer_expired(now):
+            self._end(self._without_path())
+
+    def _without_path(self) -> SessionLost:
+        missing = self._streams.unacknowledged()
+        size = sum(written - acknowledged for acknowledged, written in missing.values())
+        return SessionLost(
+            f"there was no connection for {self._config.reconnect_timeout:g} s, and {size} bytes are not acknowledged",
+            missing,
+        )
 
     # What the shell asks.
 
@@ -496,6 +600,7 @@ class Session(CoreBase):
             return False
         if self._peer is None:
             return self._error is None
+        # What went with a connection that was lost is with the others, or still to be sent.
         return all(each.data_sent <= each.data_acknowledged for each in self._connections.values())
 
     @property
@@ -542,6 +647,7 @@ class Session(CoreBase):
         """
         stream_id, connection = self._streams.sent_early(data), self._connections[0]
         if self._local.failover:
+            connection.in_flight += len(data)
             connection.unacknowledged.append((connection.sent, self._streams.sending[stream_id], 0, len(data), False))
             self._writer.unacknowledged += len(data)
         connection.data_sent = connection.sent + 1
@@ -596,7 +702,8 @@ class Session(CoreBase):
 
     def ping(self, now: float) -> int:
         self._check_open()
-        if len(self._writer.pings_waiting) + self._connections[0].pings >= MAX_PINGS:
+        pings = sum(each.pings for each in self._connections.values())
+        if len(self._writer.pings_waiting) + pings >= MAX_PINGS:
             raise ApiMisuse(f"{MAX_PINGS} pings are unanswered already")
         ping_id = self._next_ping
         self._next_ping += 1
@@ -605,18 +712,23 @@ class Session(CoreBase):
         return ping_id
 
     def update_keys(self, request: bool) -> None:
-        for connection in self._connections.values():
-            connection.request_update(request)
+        self.paths.update_keys(request)
+
+    def _update_asked(self, connection: Connection) -> None:
+        """A KeyUpdate asks for one of this end's: the first of all connections that brings its generation."""
+        if connection.read_secret.generation > self.paths.keys.read.generation:
+            self.paths.update_keys(False)
 
 
 _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] = {
     Ping: Session._on_ping,
     Stream: Session._on_stream,
     Ack: Session._on_ack,
-    NewToken: lambda session, connection, frame, now: session.announcements.new_token(frame),
-    ConnectionReset: lambda session, connection, frame, now: session.announcements.connection_reset(frame),
-    NewAddress: lambda session, connection, frame, now: session.announcements.new_address(frame),
-    RemoveAddress: lambda session, connection, frame, now: session.announcements.remove_address(frame),
+    NewToken: lambda session, connection, frame, now: session.paths.announcements.new_token(frame),
+    JoinToken: lambda session, connection, frame, now: session.paths.announcements.new_token(frame),
+    ConnectionReset: lambda session, connection, frame, now: session.paths.receive_reset(frame, connection, now),
+    NewAddress: Session._on_address,
+    RemoveAddress: Session._on_address,
     StreamChange: Session._on_stream_change,
     MaxData: lambda session, connection, frame, now: session._streams.max_data(frame.maximum),
     MaxStreamData: lambda session, connection, frame, now: session._streams.max_stream_data(frame),
@@ -624,7 +736,7 @@ _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] 
     ResetStream: lambda session, connection, frame, now: session._streams.receive_reset(frame),
     StopSending: lambda session, connection, frame, now: session._streams.receive_stop(frame),
     SessionClose: Session._on_session_close,
-    PathStatus: lambda session, connection, frame, now: session.announcements.path(frame),
+    PathStatus: lambda session, connection, frame, now: session.paths.receive_status(frame),
     ParametersFrame: Session._on_parameters,
     TcpOption: Session._on_option,
     TcpOptionResult: lambda session, connection, frame, now: session.control.receive(frame),

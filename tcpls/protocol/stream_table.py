@@ -54,6 +54,8 @@ class StreamTable:
         self.receiving: dict[int, ReceiveStream] = {}
         self.ready: deque[SendStream] = deque()
         """The streams with bytes and credit to send, the next one first."""
+        self.pinned: dict[int, deque[SendStream]] = {}
+        """The same of those that one connection alone carries, by its id."""
         self._opened_here = 0
         self._opened_there = 0
         self._closed_there = 0
@@ -98,12 +100,51 @@ class StreamTable:
     def _raise_credit(self, stream: SendStream, maximum: int) -> None:
         if maximum > stream.max_data:
             stream.max_data = maximum
-            self._schedule(stream)
+            self.schedule(stream)
 
-    def _schedule(self, stream: SendStream) -> None:
+    def schedule(self, stream: SendStream) -> None:
         if not stream.scheduled and stream.sendable:
             stream.scheduled = True
-            self.ready.append(stream)
+            self._lane(stream).append(stream)
+
+    def _lane(self, stream: SendStream) -> deque[SendStream]:
+        """Where the stream waits for its turn."""
+        return self.ready if stream.pinned is None else self.pinned[stream.pinned]
+
+    # Pinned streams.
+
+    def pin(self, stream_id: int, connection_id: int | None) -> None:
+        """Has one connection alone carry what is sent on the stream, or any (None). Raises `ApiMisuse`."""
+        stream = self._of_sending(stream_id)
+        self._unschedule(stream)
+        stream.pinned = connection_id
+        if connection_id is not None:
+            self.pinned.setdefault(connection_id, deque())
+        self.schedule(stream)
+
+    def unpin(self, connection_id: int) -> None:
+        """The connection takes nothing more: any may carry its streams."""
+        if connection_id not in self.pinned:
+            return
+        for stream in self.sending.values():
+            if stream.pinned == connection_id:
+                self.pin(stream.stream_id, None)
+        del self.pinned[connection_id]
+
+    def _unschedule(self, stream: SendStream) -> None:
+        if stream.scheduled:
+            stream.scheduled = False
+            self._lane(stream).remove(stream)
+
+    def tell_credit(self) -> None:
+        """Queues what the peer was allowed last: what said so may be lost."""
+        if not self._extended:
+            return
+        self._queue(MaxData(self.max_received))
+        self._queue(MaxStreams(self._max_opened_there))
+        for stream in self.receiving.values():
+            if stream.window is not None and stream.max_data > stream.window and stream.final_size is None:
+                self._queue(MaxStreamData(stream.stream_id, stream.max_data))
 
     # Opening and retiring.
 
@@ -158,7 +199,15 @@ class StreamTable:
     @property
     def unsent(self) -> bool:
         """Whether bytes are queued, with or without credit to send them."""
-        return any(stream.sent < stream.written for stream in self.sending.values())
+        return any(stream.sent < stream.written or stream.resending for stream in self.sending.values())
+
+    def unacknowledged(self) -> dict[int, tuple[int, int]]:
+        """Of each stream that is not over: bytes that are acknowledged, and bytes written. With `retain` alone."""
+        return {
+            stream_id: (stream.acknowledged, stream.written)
+            for stream_id, stream in self.sending.items()
+            if stream.acknowledged < stream.written
+        }
 
     @property
     def waiting(self) -> int:
@@ -254,7 +303,7 @@ class StreamTable:
         stream.append(data, more)
         if self._send_buffer <= stream.written - stream.sent:
             stream.room_wanted = True
-        self._schedule(stream)
+        self.schedule(stream)
 
     def sent_early(self, data: bytes) -> int:
         """A stream of this end's whose first bytes were sent before the session began. Gives its id."""
@@ -275,7 +324,7 @@ class StreamTable:
         stream = self.sending.get(stream_id)
         if stream is not None:
             stream.push()
-            self._schedule(stream)
+            self.schedule(stream)
 
     def push_all(self) -> None:
         for stream_id in self.sending:
@@ -290,13 +339,13 @@ class StreamTable:
         stream.fin_queued = True
         self.retire(stream.stream_id)
 
-    def sent_from(self, stream: SendStream) -> None:
-        """The stream gave bytes to a record; it is the first of `ready`."""
+    def sent_from(self, stream: SendStream, lane: deque[SendStream]) -> None:
+        """The stream gave bytes to a record; it is the first of `lane`."""
         if not stream.sendable:
             stream.scheduled = False
-            self.ready.popleft()
-        elif len(self.ready) > 1:
-            self.ready.rotate(-1)
+            lane.popleft()
+        elif len(lane) > 1:
+            lane.rotate(-1)
         if stream.room_wanted and stream.written - stream.sent <= self._send_buffer // 2:
             stream.room_wanted = False
             self._events.append(StreamWritable(stream.stream_id))
@@ -332,9 +381,7 @@ class StreamTable:
             return
         stream.was_reset = True
         stream.drop()
-        if stream.scheduled:
-            stream.scheduled = False
-            self.ready.remove(stream)
+        self._unschedule(stream)
         self._queue(ResetStream(stream.stream_id, stream.sent, code))
         self.retire(stream.stream_id)
 

@@ -10,6 +10,7 @@ from collections import deque
 
 from tcpls.errors import PeerError, Reason
 from tcpls.protocol.frames import MAX_OFFSET, STREAM_TRAILER
+from tcpls.protocol.ranges import RangeSet
 from tcpls.tls.record import MAX_CONTENT
 from tcpls.wire import Buffer
 
@@ -34,15 +35,20 @@ class SendStream:
         "_at",
         "_chunk",
         "_chunk_end",
+        "_kept",
+        "_lost",
         "_queue",
         "_retained",
         "_view",
         "acknowledged",
         "fin_acknowledged",
+        "fin_lost",
         "fin_queued",
         "fin_sent",
         "max_data",
+        "pinned",
         "pushed",
+        "resending",
         "retain",
         "room_wanted",
         "scheduled",
@@ -69,6 +75,12 @@ class SendStream:
         self.fin_queued = False
         self.fin_sent = False
         self.fin_acknowledged = False
+        self.fin_lost = False
+        """Whether the FIN went with a connection, and goes again."""
+        self.resending = False
+        """Whether something is to be sent again."""
+        self.pinned: int | None = None
+        """The connection that alone carries this stream."""
         self.was_reset = False
         self.stop_code: int | None = None
         """The code of the Stop Sending that the peer sent."""
@@ -80,7 +92,11 @@ class SendStream:
         self._view = EMPTY
         self._at = 0
         self._retained: deque[tuple[int, bytes]] = deque()
-        self._acknowledged_ahead: dict[int, int] = {}
+        self._acknowledged_ahead = RangeSet()
+        self._lost = RangeSet()
+        """What went with a connection and is to be sent again."""
+        self._kept: list[tuple[int, bytes]] = []
+        """The pieces out of which the lost ranges are sent again, each with its end."""
 
     def append(self, data: bytes, more: bool = False) -> None:
         """`more`: what does not fill a record waits for more to come, or for `push`."""
@@ -96,6 +112,8 @@ class SendStream:
     @property
     def sendable(self) -> bool:
         sent = self.sent
+        if self.resending:
+            return True
         return sent < self.max_data and (sent < self.pushed or self.written - sent >= MAX_STREAM_DATA)
 
     def take(self, limit: int) -> tuple[memoryview, ...]:
@@ -159,6 +177,9 @@ class SendStream:
         self._queue.clear()
         self._retained.clear()
         self._acknowledged_ahead.clear()
+        self._lost.clear()
+        self._kept.clear()
+        self.resending = self.fin_lost = False
         self._chunk = b""
         self._view = EMPTY
         self._at = 0
@@ -170,14 +191,68 @@ class SendStream:
             return
         if fin:
             self.fin_acknowledged = True
+        ahead = self._acknowledged_ahead
         if start > self.acknowledged:
-            self._acknowledged_ahead[start] = end
+            ahead.add(start, end)
             return
         self.acknowledged = max(self.acknowledged, end)
-        while self._acknowledged_ahead and (ahead := self._acknowledged_ahead.pop(self.acknowledged, None)):
-            self.acknowledged = ahead
+        while ahead and ahead.first[0] <= self.acknowledged:
+            self.acknowledged = max(self.acknowledged, ahead.first[1])
+            ahead.remove(*ahead.first)
         while self._retained and self._retained[0][0] <= self.acknowledged:
             self._retained.popleft()
+
+    # What went with a connection.
+
+    def lose(self, start: int, end: int, fin: bool) -> None:
+        """A record with this range may not have arrived: what of it was not acknowledged otherwise goes again."""
+        if self.was_reset:
+            return
+        self._lost.add(max(start, self.acknowledged), end)
+        if self._acknowledged_ahead:
+            self._lost.remove_all(self._acknowledged_ahead)
+        if self._lost and (not self._kept or self._kept[-1][0] < end):
+            self._kept = [*self._retained, (self._chunk_end, self._chunk)]
+        self.fin_lost |= fin and not self.fin_acknowledged
+        self.resending = self.fin_lost or bool(self._lost)
+
+    def take_lost(self, limit: int) -> tuple[int, tuple[memoryview, ...], bool]:
+        """What is to be sent again first: its offset, at most `limit` bytes, and whether the FIN goes with them.
+
+        There may be no bytes: when the FIN alone is left, or all was acknowledged meanwhile.
+        """
+        lost = self._lost
+        lost.remove(0, self.acknowledged)
+        if self._acknowledged_ahead:
+            lost.remove_all(self._acknowledged_ahead)
+        start = end = self.written
+        parts: tuple[memoryview, ...] = ()
+        if lost:
+            start, end = lost.first
+            end = min(end, start + limit)
+            parts = self._pieces(start, end)
+            lost.remove(start, end)
+        fin = self.fin_lost and not lost and end == self.written
+        if fin:
+            self.fin_lost = False
+        if not lost:
+            self._kept = []
+        self.resending = self.fin_lost or bool(lost)
+        return start, parts, fin
+
+    def _pieces(self, start: int, end: int) -> tuple[memoryview, ...]:
+        """The bytes of a range that was sent and not acknowledged."""
+        kept = self._kept
+        at = bisect_right(kept, start, key=lambda each: each[0])
+        parts = []
+        while start < end:
+            piece_end, piece = kept[at]
+            piece_start = piece_end - len(piece)
+            upto = min(end, piece_end)
+            parts.append(memoryview(piece)[start - piece_start : upto - piece_start])
+            start = upto
+            at += 1
+        return tuple(parts)
 
     @property
     def finished(self) -> bool:

@@ -262,6 +262,7 @@ FRAMES: tuple[frames.Frame, ...] = (
     frames.Stream(1, 0, b"server's", fin=False),
     frames.Ack(0, 0),
     frames.NewToken(1, bytes(32)),
+    frames.JoinToken(300, bytes(32)),
     frames.ConnectionReset(0),
     frames.NewAddress(1, bytes(4), 4433),
     frames.RemoveAddress(1),

@@ -20,6 +20,7 @@ from tcpls.protocol.frames import (
     Ack,
     ConnectionReset,
     Frame,
+    JoinToken,
     MaxData,
     MaxStreamData,
     MaxStreams,
@@ -63,6 +64,7 @@ FRAMES: dict[type[Frame], st.SearchStrategy[Frame]] = {
     Ping: st.builds(Ping),
     Stream: st.builds(Stream, u32, st.integers(0, MAX_OFFSET - 65535), st.binary(max_size=300), st.booleans()),
     Ack: st.builds(Ack, u32, u64),
+    JoinToken: st.builds(JoinToken, u32, st.binary(min_size=32, max_size=32)),
     NewToken: st.builds(NewToken, u8, st.binary(min_size=32, max_size=32)),
     ConnectionReset: st.builds(ConnectionReset, u32),
     NewAddress: st.builds(

@@ -171,7 +171,7 @@ def test_tokens_that_contradict_are_refused(frames: list[Frame]) -> None:
 def test_the_same_token_again_is_no_offence() -> None:
     core = client()
     give(core, NewToken(1, bytes(32)), NewToken(1, bytes(32)))
-    assert core.announcements.tokens == {1: bytes(32)}
+    assert core.paths.announcements.tokens == {1: bytes(32)}
 
 
 def test_more_than_256_gaps_are_refused() -> None:

@@ -724,16 +724,15 @@ def test_announcements_are_kept_by_the_drafts_rules() -> None:
     core = client()
     address = NewAddress(1, bytes(4), 443)
     give(core, address, NewAddress(1, bytes(4), 444), NewAddress(2, bytes(16), 1))
-    assert core.announcements.addresses == {1: address, 2: NewAddress(2, bytes(16), 1)}
+    assert core.paths.announcements.addresses == {1: address, 2: NewAddress(2, bytes(16), 1)}
     give(core, RemoveAddress(1), RemoveAddress(9), NewAddress(1, bytes(4), 445))
-    assert set(core.announcements.addresses) == {2}
+    assert set(core.paths.announcements.addresses) == {2}
     give(core, NewToken(1, bytes(32)), ConnectionReset(0), StreamChange(4, 100))
-    assert core.announcements.tokens == {1: bytes(32)}
-    assert core.announcements.failed == {0}
-    assert core.announcements.stream_hint == {0: StreamChange(4, 100)}
+    assert core.paths.announcements.tokens == {1: bytes(32)}
+    assert core.paths.announcements.stream_hint == {0: StreamChange(4, 100)}
     newer, older = PathStatus(0, 5, PathState.STANDBY, 1), PathStatus(0, 4, PathState.AVAILABLE, 2)
     give(core, newer, older)
-    assert core.announcements.path_status == {0: newer}
+    assert core.paths.announcements.path_status == {0: newer}
 
 
 @pytest.mark.parametrize("ask", ["ours", "theirs"])
