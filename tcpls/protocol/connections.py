@@ -328,7 +328,7 @@ class Connection(Channel):
         """Frames that go on this connection and no other."""
         self.target_generation = write_secret.generation
         """The generation of keys that this end is to write with."""
-        self.keys_since = self.sent
+        self.keys_since = 0
         """The number of the first record under the current writing keys."""
         self._asked_to_update = asked_to_update
         self._pings: deque[tuple[int, int, float]] = deque()
