@@ -2,6 +2,7 @@
 
 from tcpls.aio.client import connect
 from tcpls.aio.config import KTLS, ClientConfig, Negotiate, ServerConfig
+from tcpls.aio.endpoints import Endpoint, parse_local
 from tcpls.aio.identity import Credential
 from tcpls.aio.info import ConnectionInfo, SessionInfo
 from tcpls.aio.keylog import FileKeyLog
@@ -57,6 +58,7 @@ __all__ = [
     "Credential",
     "EarlyData",
     "EchRejected",
+    "Endpoint",
     "ExternalPsk",
     "FileKeyLog",
     "FileReplayStore",
@@ -94,6 +96,7 @@ __all__ = [
     "TicketScope",
     "TicketStore",
     "connect",
+    "parse_local",
     "parse_option",
     "read_public_key",
     "serve",

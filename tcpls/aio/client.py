@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
 from collections.abc import Generator
 from types import TracebackType
 
 from tcpls.aio import ech, tls_setup
 from tcpls.aio.config import ClientConfig
+from tcpls.aio.dialing import Race, open_tcp
 from tcpls.aio.early import FirstWords
+from tcpls.aio.endpoints import Candidate, candidates
 from tcpls.aio.establish import make_session, prepare, shake_hands
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
-from tcpls.errors import ConnectError, EchRejected
+from tcpls.errors import EchRejected
 from tcpls.protocol.base import Role
 from tcpls.protocol.resumption import Remembered
 
@@ -104,32 +104,19 @@ class connect:
 
 
 async def _connected(host: str, port: int, config: ClientConfig) -> socket.socket:
-    """A TCP connection to the first address that answers. Raises `ConnectError`."""
-    loop = asyncio.get_running_loop()
-    try:
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConnectError(f"{host}: {error.strerror}") from None
-    except UnicodeError:
-        raise ConnectError(f"{host[:64]!r} is not a host name") from None
-    failures: list[str] = []
-    numbers: set[int] = set()
-    for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            prepare(sock, config)
-            async with asyncio.timeout(config.connect_timeout):
-                await loop.sock_connect(sock, address)
-        except (OSError, TimeoutError) as error:
-            sock.close()
-            # asyncio replaces the error's text by its own; the number is what the kernel said.
-            number = getattr(error, "errno", None) or 0
-            numbers.add(number)
-            reason = os.strerror(number) if number else f"no answer in {config.connect_timeout:g} s"
-            failures.append(f"{address[0]} port {port}: {reason}")
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise ConnectError("; ".join(failures) or f"{host} has no address", numbers.pop() if len(numbers) == 1 else 0)
+    """The first TCP connection of a race over the server's addresses and this end's. Raises `ConnectError`."""
+    found = await candidates(
+        host,
+        port,
+        remotes=config.remotes,
+        locals_=config.locals,
+        first=config.first_family,
+        timeout=config.connect_timeout,
+    )
+
+    async def connect_to(candidate: Candidate) -> socket.socket:
+        return await open_tcp(candidate, lambda sock: prepare(sock, config))
+
+    race = Race(found, connect=connect_to, delay=config.attempt_delay, timeout=config.connect_timeout)
+    async with race:
+        return (await race.first()).sock

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcpls.aio.dialing import ATTEMPT_DELAY
+from tcpls.aio.endpoints import Endpoint
 from tcpls.aio.identity import Credential
 from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.tickets import TicketStore
@@ -96,6 +99,11 @@ class ClientConfig(CommonConfig):
     configurations that it sends; `EchRejected` if it sends none, or rejects those too. `ech_grease` sends an extension
     that looks like that where there is no `ech`; off, because the offer of TCPLS tells this client from others anyway.
     `esni` are ESNIKeys, as they are or in base64, of a server that only knows the older Encrypted SNI.
+
+    Addresses are raced (RFC 8305): the next attempt starts `attempt_delay` seconds after the last one, or when that has
+    failed, and the first connection must be there within `connect_timeout`. `remotes` are used in place of the
+    addresses of the host; `locals` are what to come from: addresses, and interfaces, each of which stands for its
+    addresses. `first_family` is tried first; None: the one that RFC 6724 puts first, IPv6 where it can be used.
     """
 
     ca_file: str | Path | None = None
@@ -108,7 +116,11 @@ class ClientConfig(CommonConfig):
     ech: bytes = b""
     ech_grease: bool = False
     esni: bytes = b""
+    remotes: tuple[Endpoint, ...] = ()
+    locals: tuple[str, ...] = ()
+    first_family: socket.AddressFamily | None = None
     connect_timeout: float = 10.0
+    attempt_delay: float = ATTEMPT_DELAY
 
 
 @dataclass(frozen=True, kw_only=True)

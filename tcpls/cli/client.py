@@ -22,7 +22,7 @@ from tcpls import (
     connect,
     parse_option,
 )
-from tcpls.cli import identity, options, privileges, progress
+from tcpls.cli import identity, options, paths, privileges, progress
 from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
@@ -97,6 +97,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group("key exchange").add_argument(
         "--key-shares", type=int, metavar="N", help="guess that the server takes one of the first N of --groups"
     )
+    paths.add(parser)
     options.add_common(parser)
 
 
@@ -148,8 +149,8 @@ def ticket_store(arguments: argparse.Namespace) -> FileTicketStore | None:
     return FileTicketStore(arguments.session_ticket, owner=owner)
 
 
-def session_config(arguments: argparse.Namespace) -> ClientConfig:
-    """What `add_session_options` asked for. Starts the helper if there is to be one.
+def session_config(arguments: argparse.Namespace, port: int = options.DEFAULT_PORT) -> ClientConfig:
+    """What `add_session_options` asked for. Starts the helper if there is to be one. `port` is the server's.
 
     Raises `UsageError`, `ConfigurationError`.
     """
@@ -165,6 +166,8 @@ def session_config(arguments: argparse.Namespace) -> ClientConfig:
         certificate_compressions=identity.compressions(arguments),
         verify=not arguments.insecure,
         server_name=arguments.servername,
+        remotes=paths.remotes(arguments, port),
+        locals=paths.locals_(arguments),
         key_shares=arguments.key_shares,
         ech=read_list(arguments.ech) if arguments.ech else b"",
         ech_grease=arguments.ech_grease,
@@ -193,7 +196,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         host=host,
         port=port,
         commands=commands,
-        config=session_config(arguments),
+        config=session_config(arguments, port),
         peer_options=peer_options,
         program=ProgramFile.read(Path(arguments.ship_cc)) if arguments.ship_cc else None,
         zero_rtt=arguments.zero_rtt,
