@@ -11,7 +11,7 @@ from tcpls.aio.config import ClientConfig
 from tcpls.aio.dialing import Race, open_tcp
 from tcpls.aio.early import FirstWords
 from tcpls.aio.endpoints import Candidate, candidates
-from tcpls.aio.establish import make_session, prepare, shake_hands
+from tcpls.aio.establish import attach_kernel, make_session, prepare, shake_hands
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
 from tcpls.errors import EchRejected
@@ -23,7 +23,8 @@ class connect:
     """Opens a session: ``async with connect(host, port) as session`` or ``session = await connect(host, port)``.
 
     Raises `ConnectError` (no address answered), `CertificateError`, `HandshakeError`, `EchRejected`, `AlertReceived`,
-    `NotNegotiated` (TCPLS was required), `KernelUnavailable` (kTLS was), `TimeoutError`.
+    `NotNegotiated` (TCPLS was required), `KernelUnavailable` (kTLS was), `SessionLost` (the connection failed during
+    the handshake), `TimeoutError`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class connect:
         setup = tls_setup.ClientSetup(config, self._host)
         sock = await _connected(self._host, self._port, config)
         try:
+            attach_kernel(sock, config)
             scope = setup.ticket_scope(self._host, self._port)
             ticket = None if store is None else await store.take(scope)
             tls = setup.connection(ticket, early_data=self._early_data is not None)

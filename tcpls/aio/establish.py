@@ -14,7 +14,7 @@ from tcpls.aio.programs import ProgramHost
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
 from tcpls.aio.transport import RecordTransport, SocketSink, UserSpaceSink
-from tcpls.errors import KernelUnavailable, NotNegotiated, TCPLSError
+from tcpls.errors import KernelUnavailable, NotNegotiated, SessionLost, TCPLSError
 from tcpls.kernel import ktls, sockopts
 from tcpls.protocol.base import Role
 from tcpls.protocol.core import Core
@@ -50,10 +50,26 @@ def prepare(sock: socket.socket, config: CommonConfig) -> None:
             ) from None
 
 
+def attach_kernel(sock: socket.socket, config: CommonConfig) -> None:
+    """Makes the kernel ready to protect the records of a connection that was just made.
+
+    Raises `KernelUnavailable` when that is required. Behind the handshake it could be too late: a peer that has said
+    everything may have ended its direction by then.
+    """
+    if config.ktls is KTLS.OFF or config.padding.data > 1:
+        return
+    try:
+        # Where the other end has gone already, the handshake says what that means.
+        ktls.attach_ulp(sock)
+    except KernelUnavailable:
+        if config.ktls is KTLS.REQUIRE:
+            raise
+
+
 async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -> Established:
     """Runs the handshake over `sock`, to its end, or at a server until there is early data to answer.
 
-    Raises what the TLS engine raises, after its alert was sent, and TimeoutError.
+    Raises what the TLS engine raises, after its alert was sent, `SessionLost` and TimeoutError.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -72,6 +88,8 @@ async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -
                     tls.receive_eof()
     except TimeoutError:
         raise TimeoutError(f"the handshake took longer than {timeout:g} s") from None
+    except OSError as error:
+        raise SessionLost(f"the connection failed during the handshake: {error.strerror}") from error
     except TCPLSError:
         if data := tls.data_to_send():
             await _tell_last(sock, data)

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from tcpls.aio import tls_setup
 from tcpls.aio.config import KTLS, ServerConfig
-from tcpls.aio.establish import make_session, prepare, shake_hands
+from tcpls.aio.establish import attach_kernel, make_session, prepare, shake_hands
 from tcpls.aio.info import address
 from tcpls.aio.session import Session
 from tcpls.errors import (
@@ -102,6 +102,7 @@ class Server:
 
     async def _establish(self, sock: socket.socket) -> Session:
         prepare(sock, self._config)
+        attach_kernel(sock, self._config)
         tls = self._tls.connection()
         established = await shake_hands(sock, tls, self._config.handshake_timeout)
         outcome = self._tls.outcome(established)

@@ -71,7 +71,6 @@ class KernelSocket(Protocol):
 # Errors of the two steps. What is not listed is told by its own name.
 _ULP_HINT = {
     errno.ENOENT: "the kernel has no TLS: load its module on the host (modprobe tls), or use a kernel with CONFIG_TLS",
-    errno.ENOTCONN: "the connection is not established any more",
     errno.ENOPROTOOPT: "this kind of socket cannot have it (Multipath TCP cannot)",
     errno.EOPNOTSUPP: "this is not a TCP socket",
 }
@@ -87,15 +86,22 @@ def _named(error: OSError) -> str:
     return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror}"
 
 
-def attach_ulp(sock: KernelSocket) -> None:
-    """Puts kernel TLS under `sock`, whose bytes stay plain until keys are set. Raises `KernelUnavailable`."""
+def attach_ulp(sock: KernelSocket) -> bool:
+    """Puts kernel TLS under `sock`, whose bytes stay plain until keys are set. Raises `KernelUnavailable`.
+
+    False: the connection is not established, or not any more, which says nothing about the kernel. Linux begins with
+    no connection whose other end has sent its FIN, but takes keys whenever they come: best done as soon as it is made.
+    """
     try:
         sock.setsockopt(SOL_TCP, TCP_ULP, b"tls")
     except OSError as error:
         if error.errno == errno.EEXIST:
-            return
+            return True
+        if error.errno == errno.ENOTCONN:
+            return False
         hint = _ULP_HINT.get(error.errno or 0, "the kernel refuses")
         raise KernelUnavailable("kernel TLS", f"{hint} ({_named(error)})") from error
+    return True
 
 
 def set_keys(sock: KernelSocket, direction: int, keys: TrafficKeys) -> None:
@@ -235,7 +241,8 @@ class KernelSink:
         if sock.getblocking():
             # A blocking send that a signal interrupts loses records on some kernels.
             raise ApiMisuse("kernel TLS needs a non-blocking socket")
-        attach_ulp(sock)
+        if not attach_ulp(sock):
+            raise KernelUnavailable("kernel TLS", "the connection is not established any more")
         set_keys(sock, TLS_TX, keys)
         self.max_content = max_content
         self._socket = sock

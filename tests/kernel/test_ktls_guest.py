@@ -232,10 +232,36 @@ def test_a_closing_connection_stays_in_user_space() -> None:
     with pair() as (sender, receiver):
         receiver.shutdown(socket.SHUT_WR)
         assert select.select([sender], [], [], TIMEOUT)[0]
+        assert not ktls.attach_ulp(sender)
         with pytest.raises(KernelUnavailable, match="not established"):
             KernelSink(sender, keys_of())
         sender.send(b"still plain")
         assert receiver.recv(100) == b"still plain"
+
+
+def test_the_kernel_goes_on_with_a_connection_that_the_other_end_has_ended() -> None:
+    """The keys come behind the peer's FIN: what has to be there before it is the upper-layer protocol alone."""
+    keys = keys_of()
+    with pair() as (sender, receiver):
+        assert ktls.attach_ulp(sender)
+        sender.send(b"plain still")
+        assert receiver.recv(100) == b"plain still"
+        receiver.shutdown(socket.SHUT_WR)
+        assert select.select([sender], [], [], TIMEOUT)[0]
+        KernelSink(sender, keys).put(23, b"sealed")
+        assert Receiver(receiver, keys).records(1) == [(23, b"sealed")]
+
+
+def test_a_connection_that_was_reset_is_not_a_matter_of_the_kernel() -> None:
+    with pair() as (sender, receiver):
+        assert ktls.attach_ulp(sender)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        receiver.close()
+        assert select.select([sender], [], [], TIMEOUT)[0]
+        sink = KernelSink(sender, keys_of())
+        with pytest.raises(OSError):
+            for _ in range(2):
+                sink.put(23, b"x")
 
 
 def test_keys_that_the_kernel_refuses_leave_the_socket_usable(monkeypatch: pytest.MonkeyPatch) -> None:
