@@ -15,39 +15,42 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Reader:
-    """Reads big-endian fields from the front of `data`. Raises `PeerError(TRUNCATED)` when a field does not fit."""
+    """Reads big-endian fields from the front of `data`, or of its part from `start` to `end`, which is not copied.
 
-    __slots__ = ("_at", "_size", "_view")
+    Raises `PeerError(TRUNCATED)` when a field does not fit.
+    """
 
-    def __init__(self, data: Buffer) -> None:
-        self._view = memoryview(data)
-        self._size = len(data)
-        self._at = 0
+    __slots__ = ("_at", "_data", "_end")
+
+    def __init__(self, data: Buffer, start: int = 0, end: int | None = None) -> None:
+        self._data = data
+        self._at = start
+        self._end = len(data) if end is None else end
 
     @property
     def remaining(self) -> int:
-        return self._size - self._at
+        return self._end - self._at
 
     def _skip(self, count: int) -> int:
         """Moves behind the next `count` bytes and returns where they start."""
         start = self._at
         end = start + count
-        if end > self._size:
+        if end > self._end:
             raise PeerError(Reason.TRUNCATED)
         self._at = end
         return start
 
     def _number(self, count: int) -> int:
         start = self._skip(count)
-        return int.from_bytes(self._view[start : start + count], "big")
+        return int.from_bytes(self._data[start : start + count], "big")
 
     def u8(self) -> int:
-        return self._view[self._skip(1)]
+        return self._data[self._skip(1)]
 
     def u16(self) -> int:
         start = self._skip(2)
-        view = self._view
-        return view[start] << 8 | view[start + 1]
+        data = self._data
+        return data[start] << 8 | data[start + 1]
 
     def u24(self) -> int:
         return self._number(3)
@@ -63,39 +66,44 @@ class Reader:
         count, half = divmod(self.remaining, 2)
         if half:
             raise PeerError(Reason.BAD_LENGTH, f"{self.remaining} bytes")
-        return struct.unpack(f">{count}H", self.rest())
+        return struct.unpack_from(f">{count}H", self._data, self._skip(2 * count))
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes, copied."""
         start = self._skip(count)
-        return bytes(self._view[start : start + count])
+        return bytes(self._data[start : start + count])
 
     def rest(self) -> bytes:
         """Everything that is left, copied."""
-        start, self._at = self._at, self._size
-        return bytes(self._view[start:])
+        return self.take(self.remaining)
 
-    def _length(self, length_bytes: int, least: int, most: int | None) -> int:
-        length = self.u16() if length_bytes == 2 else self.u8() if length_bytes == 1 else self._number(length_bytes)
+    def _measured(self, length_bytes: int, least: int, most: int | None) -> int:
+        """Moves behind a length and as many bytes as it says, and returns where those start."""
+        start = self._at + length_bytes
+        if start > self._end:
+            raise PeerError(Reason.TRUNCATED)
+        length = int.from_bytes(self._data[self._at : start], "big")
         if length < least or (most is not None and length > most):
             raise PeerError(Reason.BAD_LENGTH, f"{length} bytes")
-        return length
+        end = start + length
+        if end > self._end:
+            raise PeerError(Reason.TRUNCATED)
+        self._at = end
+        return start
 
     def vector(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> Reader:
         """A sub-reader over a length-prefixed vector. Raises `BAD_LENGTH` outside `least`..`most`."""
-        length = self._length(length_bytes, least, most)
-        start = self._skip(length)
-        return Reader(self._view[start : start + length])
+        start = self._measured(length_bytes, least, most)
+        return Reader(self._data, start, self._at)
 
     def opaque(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> bytes:
         """A length-prefixed byte string, copied."""
-        length = self._length(length_bytes, least, most)
-        start = self._skip(length)
-        return bytes(self._view[start : start + length])
+        start = self._measured(length_bytes, least, most)
+        return bytes(self._data[start : self._at])
 
     def end(self) -> None:
         """Raises `TRAILING_BYTES` unless everything was consumed."""
-        if self.remaining:
+        if self._at != self._end:
             raise PeerError(Reason.TRAILING_BYTES, f"{self.remaining} bytes")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tcpls.errors import CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES, CertificateType
@@ -11,9 +11,9 @@ from tcpls.tls.authentication import Claim, certificate_messages, read_certifica
 from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientAuth, ServerConfig
 from tcpls.tls.engine import PublicKey
-from tcpls.tls.extensions import Extensions, ExtensionType, read_certificate_types, write_authorities, write_code_points
+from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Peer, State
-from tcpls.tls.messages import Certificate, CertificateRequest, ClientHello, HandshakeType, Message
+from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
 from tcpls.tls.server_finish import ExpectFinished, Server
 from tcpls.tls.tickets import TicketState
 
@@ -30,16 +30,15 @@ MAX_AUTHORITIES = 1 << 14
 """Bytes of names that clients are told: those of a whole system's authorities would be a burden and of no use."""
 
 
-def certificate_request(config: ServerConfig, hello: ClientHello) -> Request | None:
-    """None: this client is not asked."""
+def certificate_request(config: ServerConfig, types: Collection[int] | None) -> Request | None:
+    """None: this client is not asked. `types`: of the certificates that it can show, if it said so."""
     if config.client_auth is ClientAuth.NONE:
         return None
-    contents = hello.extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE)
-    offered = (CertificateType.X509,) if contents is None else read_certificate_types(contents)
+    offered = (CertificateType.X509,) if types is None else types
     shown = next((each for each in config.client_types if each in offered), None)
     if shown is None:
         # RFC 7250 4.2: no type in common is an unsupported_certificate. Who has said nothing may have nothing.
-        if contents is not None or config.client_auth is ClientAuth.REQUIRE:
+        if types is not None or config.client_auth is ClientAuth.REQUIRE:
             raise HandshakeError(Reason.NO_COMMON_CERTIFICATE_TYPE)
         return None
     return Request(_request(config), shown)
@@ -104,12 +103,11 @@ class ExpectCertificateVerify:
     accepts: Collection[int] = field(default=(HandshakeType.CERTIFICATE_VERIFY,), init=False)
 
     def receive(self, message: Message) -> State:
-        finished, peer = self.finished, self.claim.peer
-        self.claim.check(finished.flow, message, by_client=True)
-        finished.outcome = replace(
-            finished.outcome, peer_certificates=peer.certificates, peer_raw_key=peer.raw_key, verified=peer.verified
-        )
-        return finished
+        peer, outcome = self.claim.peer, self.finished.outcome
+        self.claim.check(self.finished.flow, message, by_client=True)
+        outcome.peer_certificates, outcome.peer_raw_key = peer.certificates, peer.raw_key
+        outcome.verified = peer.verified
+        return self.finished
 
 
 def verify_chain(server: Server, chain: tuple[bytes, ...]) -> bool:

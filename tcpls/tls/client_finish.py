@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.algorithms import CertificateType, Group
+from tcpls.tls.algorithms import CertificateType, Group, SignatureScheme
 from tcpls.tls.authentication import Chosen, show
 from tcpls.tls.client_hello import Client
 from tcpls.tls.early_data import EarlyData
@@ -74,11 +74,12 @@ class Reply:
 
 @dataclass(slots=True)
 class ExpectFinished:
-    """The server's Finished."""
+    """The server's Finished. `scheme`: that the server has proved with to have its key, if it was to."""
 
     agreed: Agreed
     told: Told
     peer: Peer
+    scheme: SignatureScheme | None
     reply: Reply | None
     accepts: Collection[int] = field(default=(HandshakeType.FINISHED,), init=False)
 
@@ -105,7 +106,7 @@ class ExpectFinished:
             Outcome(
                 suite=agreed.suite,
                 group=agreed.group,
-                signature_scheme=peer.scheme,
+                signature_scheme=self.scheme,
                 alpn=self.told.alpn,
                 server_name=agreed.client.config.server_name,
                 peer_certificates=peer.certificates,

@@ -56,7 +56,7 @@ class ExpectEncryptedExtensions:
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
         if self.agreed.psk is None:
             return ExpectCertificate(self.agreed, told)
-        return ExpectFinished(self.agreed, told, self._known(), None)
+        return ExpectFinished(self.agreed, told, self._known(), None, None)
 
     def _certificate_type(
         self, extensions: Extensions, kind: ExtensionType, offered: Collection[CertificateType]

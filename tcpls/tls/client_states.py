@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
 from tcpls.tls.client_finish import Agreed
 from tcpls.tls.client_flight import ExpectEncryptedExtensions
 from tcpls.tls.client_hello import Client, second_hello, send_early_secret, send_hello, write_hello_extensions
+from tcpls.tls.config import ClientConfig
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import ClientEch, offer_ech
 from tcpls.tls.engine import PrivateShare
@@ -25,7 +27,7 @@ from tcpls.tls.extensions import (
     read_u16,
     require,
 )
-from tcpls.tls.flow import Epoch, State
+from tcpls.tls.flow import Epoch, Flow, State
 from tcpls.tls.key_exchange import client_shares
 from tcpls.tls.key_schedule import EarlySecrets
 from tcpls.tls.messages import (
@@ -40,16 +42,15 @@ from tcpls.tls.psk import (
     PreSharedKey,
     PskMode,
 )
-from tcpls.tls.suites import SUITE_BY_CODE, CipherSuite
+from tcpls.tls.suites import SUITE_BY_CODE, CipherSuite, Random
 from tcpls.tls.tickets import Ticket
 
 _DOWNGRADES = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 
 
-def start(client: Client) -> State:
+def start(config: ClientConfig, flow: Flow, random: Random, time: datetime) -> State:
     """Sends the first ClientHello."""
-    config, random = client.config, client.random
-    client = replace(client, ech=_hide(client))
+    client = Client(config, flow, random, time, _hide(config, flow, random, time))
     client_random = random(RANDOM_SIZE)
     # RFC 8446 D.4: a session id that is not empty asks for the compatible form of the handshake.
     session_id = random(32) if config.middlebox_compatibility else b""
@@ -57,19 +58,18 @@ def start(client: Client) -> State:
     suites = tuple(suite.code for suite in config.suites)
     extensions = write_hello_extensions(config, shares.values(), early=isinstance(client.early_ticket, Ticket))
     hello = ClientHello(client_random, session_id, suites, extensions)
-    client.flow.client_random = client_random
-    client.flow.compatible = config.middlebox_compatibility
+    flow.client_random = client_random
+    flow.compatible = config.middlebox_compatibility
     psks = client.psks(None)
     hello = send_hello(client, hello, psks)
     send_early_secret(client)
     return ExpectServerHello(client, hello, shares, psks=psks)
 
 
-def _hide(client: Client) -> ClientEch:
-    config, random = client.config, client.random
+def _hide(config: ClientConfig, flow: Flow, random: Random, time: datetime) -> ClientEch:
     if config.esni is None:
-        return offer_ech(config, client.flow, random)
-    return EsniClient(config.engine, config.esni, config.server_name, random, client.time.timestamp())
+        return offer_ech(config, flow, random)
+    return EsniClient(config.engine, config.esni, config.server_name, random, time.timestamp())
 
 
 @dataclass(slots=True)

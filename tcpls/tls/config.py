@@ -6,6 +6,7 @@ import enum
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tcpls.errors import ConfigurationError
@@ -34,6 +35,7 @@ DEFAULT_SUITES = (
 )
 
 
+@lru_cache
 def is_address(name: str) -> bool:
     """Whether `name` is an IP address, which is never sent as a server name (RFC 6066 section 3)."""
     try:
@@ -103,8 +105,11 @@ class ClientAuth(enum.Enum):
     REQUIRE = "require"
 
 
+_NO_ANSWER = Answer()
+
+
 def no_answer(hello: ClientHello) -> Answer:
-    return Answer()
+    return _NO_ANSWER
 
 
 def _check_alpn(names: tuple[bytes, ...]) -> None:

@@ -23,9 +23,9 @@ from tcpls.wire import Buffer
 
 _FATAL = 2
 
-_CONTENT_TYPES = frozenset(ContentType)
+_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA = ContentType
 
-_CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
+_CHANGE_CIPHER_SPEC_RECORD = b"\x14\x03\x03\x00\x01\x01"
 
 MAX_CHANGE_CIPHER_SPECS = 4
 """Records that are dropped. A compatible peer sends one, or two around early data (RFC 8446 D.4)."""
@@ -104,6 +104,7 @@ class TLSConnection:
         self._outbound = bytearray()
         self._opener: RecordOpener | None = None
         self._sealer: RecordSealer | None = None
+        self._next_secret: WriteSecret | None = None
         self._outcome: Outcome | None = None
         self._answerable: Outcome | None = None
         self._finished_with = False
@@ -154,10 +155,10 @@ class TLSConnection:
             raise HandshakeError(error.reason, error.detail) from None
 
     def _write_alert(self, alert: Alert) -> None:
-        if self._sealer is not None:
+        if self._writer() is not None:
             # RFC 8446 D.4: an alert that is protected stands where the second flight would.
             self._before_message(bytearray())
-        self._write(ContentType.ALERT, bytes((_FATAL, alert)))
+        self._write(_ALERT, bytes((_FATAL, alert)))
 
     def receive_eof(self) -> None:
         """The peer will send nothing more. Raises `HandshakeError` while the handshake is not complete."""
@@ -187,7 +188,7 @@ class TLSConnection:
             read_secret=outcome.read_secret,
             write_secret=outcome.write_secret,
             read_sequence=0,
-            write_sequence=0 if self._sealer is None else self._sealer.sequence,
+            write_sequence=0 if self._sealer is None or self._next_secret is not None else self._sealer.sequence,
             unread=bytes(self._inbound),
             retried=outcome.retried,
             exporter=outcome.exporter,
@@ -221,7 +222,7 @@ class TLSConnection:
         # RFC 8446 5.1: legacy_record_version is ignored for all purposes.
         size = inbound[3] << 8 | inbound[4]
         # RFC 8446 5.1 and 5.2.
-        if size > (MAX_CIPHERTEXT if outer_type == ContentType.APPLICATION_DATA else MAX_CONTENT):
+        if size > (MAX_CIPHERTEXT if outer_type == _APPLICATION_DATA else MAX_CONTENT):
             raise HandshakeError(Reason.RECORD_OVERFLOW, f"{size} bytes")
         end = HEADER_SIZE + size
         if len(inbound) < end:
@@ -232,25 +233,23 @@ class TLSConnection:
 
     def _check_outer_type(self, outer_type: int) -> None:
         if self._opener is None:
-            expected = outer_type in (ContentType.HANDSHAKE, ContentType.ALERT) or (
-                outer_type == ContentType.APPLICATION_DATA and self._handshake.skips_early_data
+            expected = outer_type in (_HANDSHAKE, _ALERT) or (
+                outer_type == _APPLICATION_DATA and self._handshake.skips_early_data
             )
         else:
             # The peer that refuses our first flight has no keys to protect its alert with.
-            expected = outer_type == ContentType.APPLICATION_DATA or (
-                outer_type == ContentType.ALERT and not self._opened_any
-            )
+            expected = outer_type == _APPLICATION_DATA or (outer_type == _ALERT and not self._opened_any)
         # RFC 8446 5: change_cipher_spec may come after the first ClientHello and until the peer's Finished.
-        if not expected and not (outer_type == ContentType.CHANGE_CIPHER_SPEC and self._peer_spoke):
+        if not expected and not (outer_type == _CHANGE_CIPHER_SPEC and self._peer_spoke):
             # RFC 8446 5: an unexpected record type is an unexpected_message.
-            known = outer_type in _CONTENT_TYPES
+            known = outer_type in (_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA)
             reason = Reason.UNEXPECTED_RECORD if known else Reason.BAD_RECORD_HEADER
             raise HandshakeError(reason, f"outer type {outer_type}")
 
     def _receive_record(self, outer_type: int, record: bytes) -> None:
-        if outer_type == ContentType.CHANGE_CIPHER_SPEC:
+        if outer_type == _CHANGE_CIPHER_SPEC:
             self._drop_change_cipher_spec(record)
-        elif outer_type != ContentType.APPLICATION_DATA:
+        elif outer_type != _APPLICATION_DATA:
             self._receive_content(outer_type, memoryview(record)[HEADER_SIZE:])
         elif self._opener is None:
             self._skip(record)
@@ -288,7 +287,7 @@ class TLSConnection:
             raise HandshakeError(Reason.TOO_MUCH_EARLY_DATA)
 
     def _receive_content(self, content_type: int, content: memoryview) -> None:
-        if content_type == ContentType.HANDSHAKE:
+        if content_type == _HANDSHAKE:
             # RFC 8446 5.1: no zero-length fragments of handshake messages.
             if not content:
                 raise HandshakeError(Reason.EMPTY_RECORD, "handshake")
@@ -297,7 +296,7 @@ class TLSConnection:
                 self._handshake.receive(self._handshake.read_epoch, content)
             finally:
                 self._perform()
-        elif content_type == ContentType.ALERT:
+        elif content_type == _ALERT:
             # RFC 8446 5.1: one record holds exactly one alert, and the whole of it. 6: its level is ignored.
             if not content:
                 raise HandshakeError(Reason.EMPTY_RECORD, "alert")
@@ -305,7 +304,7 @@ class TLSConnection:
                 raise HandshakeError(Reason.BAD_LENGTH, "alert")
             raise AlertReceived(content[1])
         elif self._early_reader is not None and self._handshake.read_epoch is Epoch.EARLY:
-            if content_type != ContentType.APPLICATION_DATA:
+            if content_type != _APPLICATION_DATA:
                 raise HandshakeError(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
             # RFC 8446 5.1: no other content between the parts of a message.
             if self._handshake.incomplete:
@@ -325,7 +324,7 @@ class TLSConnection:
                 self._before_message(flight)
                 if event.epoch is Epoch.INITIAL:
                     # RFC 8446 4.1.4: a retry's ClientHello goes out in plaintext, even behind early data.
-                    self._early_writer = self._sealer = None
+                    self._early_writer = self._sealer = self._next_secret = None
                 flight += event.data
                 self._after_message(flight)
                 continue
@@ -358,26 +357,39 @@ class TLSConnection:
             self._early_reader = EarlyReader(self._handshake.max_early_data)
 
     def _write_with(self, event: WriteSecret) -> None:
-        keys = event.secret.keys()
-        if event.epoch is Epoch.EARLY:
+        early = event.epoch is Epoch.EARLY
+        if early:
             # RFC 8446 D.4: with early data, it stands right behind the first ClientHello.
             self._send_change_cipher_spec(bytearray())
+        self._next_secret = event
+        sealer = self._writer() if early else None
+        self._early_writer = None if sealer is None else EarlyWriter(sealer, self._handshake.max_early_data)
+
+    def _writer(self) -> RecordSealer | None:
+        """What protects the next record, if anything does.
+
+        Keys are made when there is a record for them: with those of the application, this end may never send one here.
+        """
+        event = self._next_secret
+        if event is None:
+            return self._sealer
+        self._next_secret = None
+        keys = event.secret.keys()
         if self._sealer is None:
             self._sealer = RecordSealer(self._engine.aead, keys)
         else:
             self._sealer.switch_keys(keys)
-        early = event.epoch is Epoch.EARLY
-        application = early or event.epoch is Epoch.APPLICATION
+        application = event.epoch in (Epoch.EARLY, Epoch.APPLICATION)
         self._sealer.padding = self._padding.data if application else self._padding.handshake
-        self._early_writer = EarlyWriter(self._sealer, self._handshake.max_early_data) if early else None
+        return self._sealer
 
     def _flush(self, flight: bytearray) -> None:
         if flight:
-            self._write(ContentType.HANDSHAKE, bytes(flight))
+            self._write(_HANDSHAKE, bytes(flight))
             flight.clear()
 
     def _write(self, content_type: ContentType, content: bytes) -> None:
-        sealer = self._sealer
+        sealer = self._writer()
         most = MAX_CONTENT
         if sealer is not None:
             # RFC 8449 section 4: the limit is one of protected records.
@@ -400,7 +412,7 @@ class TLSConnection:
         """RFC 8446 D.4. Once, and only when the client asked for the compatible form."""
         if self._handshake.compatible and not self._sent_change_cipher_spec:
             self._flush(flight)
-            self._outbound += _CHANGE_CIPHER_SPEC
+            self._outbound += _CHANGE_CIPHER_SPEC_RECORD
             self._sent_change_cipher_spec = True
 
 

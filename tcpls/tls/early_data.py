@@ -47,14 +47,8 @@ class EarlyData(enum.Enum):
     def __init__(self, verdict: str, why: str) -> None:
         self.verdict = verdict
         self.why = why
-
-    @property
-    def offered(self) -> bool:
-        return self.verdict != "not offered"
-
-    @property
-    def accepted(self) -> bool:
-        return self is EarlyData.ACCEPTED
+        self.offered = verdict != "not offered"
+        self.accepted = verdict == "accepted"
 
     def __str__(self) -> str:
         return f"{self.verdict}, {self.why}" if self.why else self.verdict

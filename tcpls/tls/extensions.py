@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.wire import Buffer, Reader, Writer
@@ -107,6 +108,10 @@ PLACES: dict[int, Place] = {
 }
 
 
+_ELSEWHERE = {place: frozenset(kind for kind, places in PLACES.items() if place not in places) for place in Place}
+"""The extensions that may not stand in a message."""
+
+
 def read_extensions(reader: Reader) -> Extensions:
     """The extension block of any message, whose length prefix comes next."""
     block = reader.vector(2)
@@ -132,14 +137,15 @@ def check_places(found: Extensions, place: Place, offered: Collection[int] | Non
 
     `offered` is None for messages that are not answers: there, unknown extensions are ignored (RFC 8446 4.2).
     """
-    for kind in found:
-        places = PLACES.get(kind)
-        # RFC 8446 4.2: a recognized extension in a message that it is not specified for is an illegal_parameter.
-        if places is not None and place not in places:
-            raise HandshakeError(Reason.MISPLACED_EXTENSION, f"extension {kind}")
-        # RFC 8446 4.2: an answer that was not asked for is an unsupported_extension; the cookie alone needs no asking.
-        if offered is not None and kind not in offered and not (kind == ExtensionType.COOKIE and place is Place.RETRY):
-            raise HandshakeError(Reason.UNSUPPORTED_EXTENSION, f"extension {kind}")
+    # RFC 8446 4.2: a recognized extension in a message that it is not specified for is an illegal_parameter.
+    if misplaced := found.keys() & _ELSEWHERE[place]:
+        raise HandshakeError(Reason.MISPLACED_EXTENSION, f"extension {min(misplaced)}")
+    # RFC 8446 4.2: an answer that was not asked for is an unsupported_extension; the cookie alone needs no asking.
+    unasked = set() if offered is None else found.keys() - offered
+    if place is Place.RETRY:
+        unasked.discard(ExtensionType.COOKIE)
+    if unasked:
+        raise HandshakeError(Reason.UNSUPPORTED_EXTENSION, f"extension {min(unasked)}")
 
 
 def require(found: Extensions, kind: ExtensionType) -> bytes:
@@ -194,7 +200,9 @@ def read_code_points(contents: Buffer) -> tuple[int, ...]:
     return points.u16s()
 
 
-def write_code_points(points: Sequence[int]) -> bytes:
+@lru_cache
+def write_code_points(points: tuple[int, ...]) -> bytes:
+    """Kept: an end says the same again and again."""
     return b"".join(point.to_bytes(2, "big") for point in (2 * len(points), *points))
 
 

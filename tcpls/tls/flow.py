@@ -71,22 +71,23 @@ class ReadSecret:
 class Peer:
     """Who the peer is. `certificates`: its chain in DER; or else `raw_key`: its SubjectPublicKeyInfo (RFC 7250).
 
-    `scheme`: that it proved to have the key with. `verified`: this end knows the peer by one of them, or by a key that
+    `verified`: this end knows the peer by one of them, or by a key that
     both share. `ocsp_response`: what came with the chain; `ocsp_verified`: it says that the certificate is good, and
     may say so now.
     """
 
     certificates: tuple[bytes, ...] = ()
     raw_key: bytes = b""
-    scheme: SignatureScheme | None = None
     verified: bool = False
     ocsp_response: bytes = field(default=b"", repr=False)
     ocsp_verified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """What a complete handshake agreed on. `peer_extensions` are those that TLS itself does not know.
+    """What a complete handshake agreed on; a server fills in the client's part when that comes.
+
+    `peer_extensions` are those that TLS itself does not know.
 
     `group` is None for psk_ke, `signature_scheme` (the server's) for a handshake without certificates, which was
     authenticated by a ticket (`resumed`) or by an external key (`psk_identity`). `verified`: this end knows who the

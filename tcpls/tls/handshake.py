@@ -6,7 +6,6 @@ from datetime import datetime
 
 from tcpls.errors import ApiMisuse, HandshakeError, PeerError, Reason
 from tcpls.observe import NULL_KEY_LOG, KeyLog
-from tcpls.tls.client_hello import Client
 from tcpls.tls.client_states import start
 from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.early_data import EarlyData
@@ -117,7 +116,7 @@ class ClientHandshake(Handshake):
         end_of_early_data: bool = True,
     ) -> None:
         flow = Flow(config.engine, key_log, end_of_early_data=end_of_early_data)
-        super().__init__(flow, start(Client(config, flow, random, time)))
+        super().__init__(flow, start(config, flow, random, time))
 
 
 class ServerHandshake(Handshake):

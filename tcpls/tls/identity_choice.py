@@ -6,11 +6,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tcpls.errors import HandshakeError, Reason
-from tcpls.tls.algorithms import SignatureScheme
+from tcpls.tls.algorithms import CertificateType, SignatureScheme
 from tcpls.tls.authentication import Chosen
 from tcpls.tls.compression import CertificateCompression, read_compressions
 from tcpls.tls.config import ClientConfig, Identity, ServerConfig
-from tcpls.tls.extensions import Extensions, ExtensionType, read_authorities, read_code_points, require
+from tcpls.tls.extensions import (
+    Extensions,
+    ExtensionType,
+    read_authorities,
+    read_certificate_types,
+    read_code_points,
+    require,
+)
 from tcpls.tls.ocsp import read_status_request
 from tcpls.tls.oid_filters import read_purposes
 
@@ -35,9 +42,10 @@ class Wanted:
 
     @classmethod
     def read(cls, extensions: Extensions, types: Sequence[int]) -> Wanted:
-        """Of a ClientHello or of a CertificateRequest: both must have signature_algorithms (RFC 8446 4.2.3, 4.3.2)."""
+        """Of a ClientHello or of a CertificateRequest."""
         # Sets, because a peer may list thousands: each certificate is looked up in all of them.
-        schemes = frozenset(read_code_points(require(extensions, ExtensionType.SIGNATURE_ALGORITHMS)))
+        handshake = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
+        schemes = frozenset() if handshake is None else frozenset(read_code_points(handshake))
         others = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS_CERT)
         authorities = extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
         compressions = extensions.get(ExtensionType.COMPRESS_CERTIFICATE)
@@ -53,6 +61,18 @@ class Wanted:
             status is not None and read_status_request(status),
             () if filters is None else read_purposes(filters),
         )
+
+    @classmethod
+    def of_client(cls, extensions: Extensions) -> Wanted:
+        types = extensions.get(ExtensionType.SERVER_CERTIFICATE_TYPE)
+        return cls.read(extensions, (CertificateType.X509,) if types is None else read_certificate_types(types))
+
+    @classmethod
+    def of_server(cls, extensions: Extensions, shown: CertificateType) -> Wanted:
+        """`shown`: the type of certificate that was agreed on."""
+        # RFC 8446 4.3.2: a CertificateRequest must say what may be signed with.
+        require(extensions, ExtensionType.SIGNATURE_ALGORITHMS)
+        return cls.read(extensions, (shown,))
 
     def scheme(self, identity: Identity) -> SignatureScheme | None:
         """The first of the identity's that the peer can verify."""

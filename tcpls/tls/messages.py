@@ -59,7 +59,7 @@ class Message:
     raw: bytes
 
     def body(self) -> Reader:
-        return Reader(memoryview(self.raw)[HEADER_SIZE:])
+        return Reader(self.raw, HEADER_SIZE)
 
 
 def frame(kind: HandshakeType, body: bytes) -> bytes:
@@ -95,7 +95,7 @@ class Reassembly:
             return None
         size = int.from_bytes(data[1:HEADER_SIZE], "big")
         # RFC 8446 6.2: a length out of range is a decode_error, and most messages end far below this bound.
-        if size > (MAX_CLIENT_HELLO if kind == HandshakeType.CLIENT_HELLO else MAX_MESSAGE):
+        if size > MAX_MESSAGE and (kind != HandshakeType.CLIENT_HELLO or size > MAX_CLIENT_HELLO):
             raise HandshakeError(Reason.BAD_LENGTH, f"a message of {size} bytes")
         end = HEADER_SIZE + size
         if len(data) < end:

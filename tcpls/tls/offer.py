@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tcpls.errors import HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.compression import read_compressions
 from tcpls.tls.config import ServerConfig
 from tcpls.tls.extensions import (
     TLS_1_3,
@@ -15,7 +14,6 @@ from tcpls.tls.extensions import (
     ExtensionType,
     Place,
     check_places,
-    read_authorities,
     read_certificate_types,
     read_client_shares,
     read_code_points,
@@ -24,8 +22,8 @@ from tcpls.tls.extensions import (
     read_record_size_limit,
     require,
 )
+from tcpls.tls.identity_choice import Wanted
 from tcpls.tls.messages import ClientHello
-from tcpls.tls.ocsp import read_status_request
 from tcpls.tls.psk import OfferedPsks, read_ticket_request
 from tcpls.tls.suites import CipherSuite
 
@@ -34,13 +32,12 @@ from tcpls.tls.suites import CipherSuite
 class Offer:
     """A ClientHello of TLS 1.3 and what its extensions mean.
 
-    With pre-shared keys there may be no `groups`, `shares` and `schemes`. `tickets`: how many tickets the client
-    wants after a full handshake and after a resumption, if it said so.
+    With pre-shared keys there may be no `groups`, `shares` and schemes that are `wanted`. `tickets`: how many tickets
+    the client wants after a full handshake and after a resumption, if it said so.
     """
 
     hello: ClientHello
     groups: Collection[int]
-    schemes: Collection[int]
     shares: dict[int, bytes]
     server_name: str | None
     alpn: tuple[bytes, ...]
@@ -48,6 +45,9 @@ class Offer:
     modes: Collection[int]
     tickets: tuple[int, int] | None
     record_size_limit: int | None
+    wanted: Wanted
+    client_types: Sequence[int] | None
+    """The types of certificates that the client can show, if it said so."""
 
     @classmethod
     def read(cls, hello: ClientHello) -> Offer:
@@ -60,18 +60,7 @@ class Offer:
         psks = _read_psks(hello)
         modes = extensions.get(ExtensionType.PSK_KEY_EXCHANGE_MODES)
         _check_required(extensions, psks is not None)
-        groups, schemes, shares = _read_key_exchange(extensions)
-        if ExtensionType.SIGNATURE_ALGORITHMS_CERT in extensions:
-            read_code_points(extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT])
-        if ExtensionType.CERTIFICATE_AUTHORITIES in extensions:
-            read_authorities(extensions[ExtensionType.CERTIFICATE_AUTHORITIES])
-        if ExtensionType.STATUS_REQUEST in extensions:
-            read_status_request(extensions[ExtensionType.STATUS_REQUEST])
-        for kind in (ExtensionType.SERVER_CERTIFICATE_TYPE, ExtensionType.CLIENT_CERTIFICATE_TYPE):
-            if kind in extensions:
-                read_certificate_types(extensions[kind])
-        if ExtensionType.COMPRESS_CERTIFICATE in extensions:
-            read_compressions(extensions[ExtensionType.COMPRESS_CERTIFICATE])
+        groups, shares = _read_key_exchange(extensions)
         # RFC 8446 4.2.10: in a ClientHello it is empty.
         if extensions.get(ExtensionType.EARLY_DATA):
             raise HandshakeError(Reason.BAD_LENGTH, "early_data")
@@ -80,10 +69,10 @@ class Offer:
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "a key share of a group that is not offered")
         wanted = extensions.get(ExtensionType.TICKET_REQUEST)
         limit = extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
+        types = extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE)
         return cls(
             hello,
             groups,
-            schemes,
             shares,
             hello.server_name,
             hello.alpn,
@@ -91,6 +80,8 @@ class Offer:
             () if modes is None else read_psk_modes(modes),
             None if wanted is None else read_ticket_request(wanted),
             None if limit is None else read_record_size_limit(limit),
+            Wanted.of_client(extensions),
+            None if types is None else read_certificate_types(types),
         )
 
     def require_certificate(self) -> None:
@@ -115,15 +106,13 @@ def _check_required(extensions: Extensions, has_psk: bool) -> None:
             require(extensions, kind)
 
 
-def _read_key_exchange(extensions: Extensions) -> tuple[Collection[int], Collection[int], dict[int, bytes]]:
-    """Groups, signature schemes and shares; those that are absent are empty."""
+def _read_key_exchange(extensions: Extensions) -> tuple[Collection[int], dict[int, bytes]]:
+    """Groups and shares; those that are absent are empty."""
     groups = extensions.get(ExtensionType.SUPPORTED_GROUPS)
-    schemes = extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
     shares = extensions.get(ExtensionType.KEY_SHARE)
     return (
         # A client may list thousands of groups, and as many shares: each is looked up.
         () if groups is None else frozenset(read_code_points(groups)),
-        () if schemes is None else frozenset(read_code_points(schemes)),
         {} if shares is None else read_client_shares(shares),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tcpls.errors import CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import CertificateType
@@ -69,7 +69,7 @@ class ExpectCertificate:
         if request.context:
             raise HandshakeError(Reason.BAD_VALUE, "certificate_request_context")
         client = self.agreed.client
-        chosen = choose_for_server(client.config, Wanted.read(request.extensions, (self.told.client_type,)))
+        chosen = choose_for_server(client.config, Wanted.of_server(request.extensions, self.told.client_type))
         client.flow.transcript.add(message.raw)
         return ExpectCertificate(self.agreed, self.told, Reply(request.context, chosen))
 
@@ -83,4 +83,4 @@ class ExpectCertificateVerify:
     def receive(self, message: Message) -> State:
         before = self.before
         scheme = self.claim.check(before.agreed.client.flow, message, by_client=False)
-        return ExpectFinished(before.agreed, before.told, replace(self.claim.peer, scheme=scheme), before.reply)
+        return ExpectFinished(before.agreed, before.told, self.claim.peer, scheme, before.reply)

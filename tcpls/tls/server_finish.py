@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from hmac import compare_digest
 
@@ -57,11 +57,10 @@ class ExpectFinished:
         if not compare_digest(finished.verify_data, expected):
             raise HandshakeError(Reason.BAD_FINISHED)
         self.flow.transcript.add(message.raw)
-        resumption = self.secrets.resumption(self.flow.transcript.digest())
+        self.outcome.resumption = self.secrets.resumption(self.flow.transcript.digest())
         self.flow.read_with(Epoch.APPLICATION, self.application.client)
-        outcome = replace(self.outcome, resumption=resumption)
-        self.issue.send(outcome)
-        self.flow.complete(outcome)
+        self.issue.send(self.outcome)
+        self.flow.complete(self.outcome)
         return Complete()
 
 

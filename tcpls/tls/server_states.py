@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpls.errors import ApiMisuse
-from tcpls.tls.algorithms import CertificateType, Group
+from tcpls.tls.algorithms import Group
 from tcpls.tls.authentication import Chosen, show
 from tcpls.tls.client_certificate import ExpectCertificate, Request, authenticates, certificate_request
 from tcpls.tls.config import Answer
@@ -18,14 +18,13 @@ from tcpls.tls.extensions import (
     TLS_1_3,
     Extensions,
     ExtensionType,
-    read_certificate_types,
     write_alpn,
     write_record_size_limit,
     write_server_share,
     write_u16,
 )
 from tcpls.tls.flow import Epoch, Outcome, Peer, State
-from tcpls.tls.identity_choice import Wanted, choose_for_client
+from tcpls.tls.identity_choice import choose_for_client
 from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import (
     RANDOM_SIZE,
@@ -55,7 +54,8 @@ class ExpectClientHello:
     def receive(self, message: Message) -> State:
         flow = self.server.flow
         heard = _hear(self.server, message)
-        server, message, offer = replace(self.server, ech=heard.ech), heard.message, _offer(heard)
+        server = self.server if heard.ech is NO_ECH else replace(self.server, ech=heard.ech)
+        message, offer = heard.message, _offer(heard)
         flow.client_random = offer.hello.random
         # RFC 8446 D.4: a client that wants the compatible form sends a session id.
         flow.compatible = bool(offer.hello.session_id)
@@ -149,12 +149,12 @@ class _Reply:
     def send(self) -> State:
         config, flow, psk = self.server.config, self.server.flow, self.psk
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        chosen = self._choose_identity() if psk is None else None
+        chosen = None if psk is not None else choose_for_client(config, self.offer.server_name, self.offer.wanted)
         alpn = choose_alpn(config, self.offer)
         answer = config.answer(self.offer.hello)
         tickets = self._ticket_count()
         # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
-        request = None if chosen is None else certificate_request(config, self.offer.hello)
+        request = None if chosen is None else certificate_request(config, self.offer.client_types)
         encrypted = self._encrypted_extensions(alpn, answer, tickets)
         encrypted.extensions.update(self._certificate_types(chosen, request))
         flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, answer.remembered, retried=self.retried)
@@ -205,12 +205,6 @@ class _Reply:
             return finished
         flow.may_answer(outcome)
         return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
-
-    def _choose_identity(self) -> Chosen:
-        extensions = self.offer.hello.extensions
-        types = extensions.get(ExtensionType.SERVER_CERTIFICATE_TYPE)
-        offered = (CertificateType.X509,) if types is None else read_certificate_types(types)
-        return choose_for_client(self.server.config, self.offer.server_name, Wanted.read(extensions, offered))
 
     def _certificate_types(self, chosen: Chosen | None, request: Request | None) -> Extensions:
         """RFC 7250 4.2: what was chosen of each list that the client has sent, if certificates are exchanged at all."""

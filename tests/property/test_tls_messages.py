@@ -135,7 +135,7 @@ def test_key_update(message: KeyUpdate) -> None:
 
 @given(st.lists(u16, min_size=1, max_size=100))
 def test_code_points(points: list[int]) -> None:
-    assert read_code_points(write_code_points(points)) == tuple(points)
+    assert read_code_points(write_code_points(tuple(points))) == tuple(points)
     assert read_offered_versions(write_offered_versions(points)) == tuple(points)
     assert read_u16(write_u16(points[0])) == points[0]
 

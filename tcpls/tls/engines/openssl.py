@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, lru_cache
 
@@ -49,20 +50,26 @@ _CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
 _ALWAYS = frozenset((Group.SECP256R1, Group.SECP384R1, Group.SECP521R1, Group.X25519))
 """The groups of every OpenSSL; of the others, the builds of some systems lack one or another."""
 
-_ECDSA = {
-    SignatureScheme.ECDSA_SECP256R1_SHA256: ec.ECDSA(hashes.SHA256()),
-    SignatureScheme.ECDSA_SECP384R1_SHA384: ec.ECDSA(hashes.SHA384()),
-    SignatureScheme.ECDSA_SECP521R1_SHA512: ec.ECDSA(hashes.SHA512()),
-}
 
-_PSS: dict[SignatureScheme, hashes.HashAlgorithm] = {
-    SignatureScheme.RSA_PSS_RSAE_SHA256: hashes.SHA256(),
-    SignatureScheme.RSA_PSS_RSAE_SHA384: hashes.SHA384(),
-    SignatureScheme.RSA_PSS_RSAE_SHA512: hashes.SHA512(),
-    SignatureScheme.RSA_PSS_PSS_SHA256: hashes.SHA256(),
-    SignatureScheme.RSA_PSS_PSS_SHA384: hashes.SHA384(),
-    SignatureScheme.RSA_PSS_PSS_SHA512: hashes.SHA512(),
+def _pss(algorithm: hashes.HashAlgorithm) -> tuple[padding.PSS, hashes.HashAlgorithm]:
+    # RFC 8446 4.2.3: the salt is as long as the digest, and MGF1 uses the same hash.
+    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=algorithm.digest_size), algorithm
+
+
+_PARAMETERS: dict[SignatureScheme, tuple[object, ...]] = {
+    SignatureScheme.ECDSA_SECP256R1_SHA256: (ec.ECDSA(hashes.SHA256()),),
+    SignatureScheme.ECDSA_SECP384R1_SHA384: (ec.ECDSA(hashes.SHA384()),),
+    SignatureScheme.ECDSA_SECP521R1_SHA512: (ec.ECDSA(hashes.SHA512()),),
+    SignatureScheme.RSA_PSS_RSAE_SHA256: _pss(hashes.SHA256()),
+    SignatureScheme.RSA_PSS_RSAE_SHA384: _pss(hashes.SHA384()),
+    SignatureScheme.RSA_PSS_RSAE_SHA512: _pss(hashes.SHA512()),
+    SignatureScheme.RSA_PSS_PSS_SHA256: _pss(hashes.SHA256()),
+    SignatureScheme.RSA_PSS_PSS_SHA384: _pss(hashes.SHA384()),
+    SignatureScheme.RSA_PSS_PSS_SHA512: _pss(hashes.SHA512()),
+    SignatureScheme.ED25519: (),
+    SignatureScheme.ED448: (),
 }
+"""What a key's `sign` and `verify` take last."""
 
 _KIND_OF_CURVE = {"secp256r1": KeyKind.P256, "secp384r1": KeyKind.P384, "secp521r1": KeyKind.P521}
 
@@ -82,11 +89,6 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 """What the package raises, sooner or later, for a certificate that is not well formed."""
-
-
-def _pss(algorithm: hashes.HashAlgorithm) -> padding.PSS:
-    # RFC 8446 4.2.3: the salt is as long as the digest, and MGF1 uses the same hash.
-    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=algorithm.digest_size)
 
 
 class X25519Share:
@@ -228,12 +230,13 @@ class OpenSSLSigner:
     `certified`: the kind of key that its certificate says it is, if it is for PSS alone.
     """
 
-    __slots__ = ("_key", "schemes")
+    __slots__ = ("_key", "_sign", "schemes")
 
     def __init__(self, key: object, certified: KeyKind | None = None) -> None:
         if not isinstance(key, PrivateKey):
             raise ConfigurationError("the private key is neither ECDSA, RSA, Ed25519 nor Ed448")
         self._key = key
+        self._sign: Callable[..., bytes] = key.sign
         self.schemes = schemes_of(key.public_key(), certified)
         if not self.schemes:
             raise ConfigurationError("the private key is of a curve or size that is not supported")
@@ -243,30 +246,21 @@ class OpenSSLSigner:
         return self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def sign(self, scheme: SignatureScheme, data: bytes) -> bytes:
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return self._key.sign(data, _ECDSA[scheme])
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(data, _pss(_PSS[scheme]), _PSS[scheme])
-        return self._key.sign(data)
+        return self._sign(data, *_PARAMETERS[scheme])
 
 
 class OpenSSLPublicKey:
     """A public key that verifies handshakes."""
 
-    __slots__ = ("_key", "schemes")
+    __slots__ = ("_verify", "schemes")
 
     def __init__(self, key: VerifyKey, schemes: tuple[SignatureScheme, ...]) -> None:
-        self._key = key
+        self._verify: Callable[..., None] = key.verify
         self.schemes = schemes
 
     def verify(self, scheme: SignatureScheme, signature: bytes, data: bytes) -> None:
         try:
-            if isinstance(self._key, ec.EllipticCurvePublicKey):
-                self._key.verify(signature, data, _ECDSA[scheme])
-            elif isinstance(self._key, rsa.RSAPublicKey):
-                self._key.verify(signature, data, _pss(_PSS[scheme]), _PSS[scheme])
-            else:
-                self._key.verify(signature, data)
+            self._verify(signature, data, *_PARAMETERS[scheme])
         except InvalidSignature:
             raise HandshakeError(Reason.BAD_SIGNATURE) from None
 

@@ -10,7 +10,7 @@ import ipaddress
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -98,7 +98,9 @@ class TrustStore:
 
     def __init__(self, authorities: Sequence[x509.Certificate]) -> None:
         self._authorities = tuple(authorities)
-        self._store = verification.Store(list(self._authorities))
+        builder = verification.PolicyBuilder().store(verification.Store(list(self._authorities)))
+        self._clients = builder.extension_policies(**_OF_CLIENTS)
+        self._servers = builder.extension_policies(**_OF_SERVERS)
 
     @cached_property
     def subjects(self) -> tuple[bytes, ...]:
@@ -145,11 +147,10 @@ class TrustStore:
             raise _refusal(str(error), name) from None
 
     def _verifier(self, name: str | None, time: datetime) -> verification.ClientVerifier | verification.ServerVerifier:
-        builder = verification.PolicyBuilder().store(self._store).time(time)
         if name is None:
-            return builder.extension_policies(**_OF_CLIENTS).build_client_verifier()
+            return self._clients.time(time).build_client_verifier()
         try:
-            return builder.extension_policies(**_OF_SERVERS).build_server_verifier(_subject(name))
+            return self._servers.time(time).build_server_verifier(_subject(name))
         except ValueError:
             # A name that no certificate can be for, such as one with an underscore.
             raise CertificateError(Reason.WRONG_NAME, name) from None
@@ -225,6 +226,7 @@ def _load_each(bundle: bytes) -> list[x509.Certificate]:
     return found
 
 
+@lru_cache
 def _subject(name: str) -> verification.Subject:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
