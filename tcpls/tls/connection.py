@@ -23,7 +23,9 @@ from tcpls.wire import Buffer
 
 _FATAL = 2
 
+# The members of an enumeration take as long to look up as a call, and some are asked for with each record.
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA = ContentType
+_INITIAL, _EARLY = Epoch.INITIAL, Epoch.EARLY
 
 _CHANGE_CIPHER_SPEC_RECORD = b"\x14\x03\x03\x00\x01\x01"
 
@@ -35,7 +37,7 @@ MAX_SKIPPED = 1 << 16
 is around them, and what a ticket of another server allowed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Established:
     """What a complete handshake leaves to whoever reads and writes records from now on.
 
@@ -155,9 +157,6 @@ class TLSConnection:
             raise HandshakeError(error.reason, error.detail) from None
 
     def _write_alert(self, alert: Alert) -> None:
-        if self._writer() is not None:
-            # RFC 8446 D.4: an alert that is protected stands where the second flight would.
-            self._before_message(bytearray())
         self._write(_ALERT, bytes((_FATAL, alert)))
 
     def receive_eof(self) -> None:
@@ -277,7 +276,7 @@ class TLSConnection:
             self._skip(record)
             return
         # The peer that sends early data has no keys for an alert about our flight either.
-        self._opened_any = self._handshake.read_epoch is not Epoch.EARLY
+        self._opened_any = self._handshake.read_epoch is not _EARLY
         if opened is not None:
             self._receive_content(*opened)
 
@@ -303,7 +302,7 @@ class TLSConnection:
             if len(content) != 2:
                 raise HandshakeError(Reason.BAD_LENGTH, "alert")
             raise AlertReceived(content[1])
-        elif self._early_reader is not None and self._handshake.read_epoch is Epoch.EARLY:
+        elif self._early_reader is not None and self._handshake.read_epoch is _EARLY:
             if content_type != _APPLICATION_DATA:
                 raise HandshakeError(Reason.UNEXPECTED_RECORD, f"content type {content_type}")
             # RFC 8446 5.1: no other content between the parts of a message.
@@ -318,17 +317,17 @@ class TLSConnection:
 
     def _perform(self) -> None:
         """Does what the handshake has said. Messages of one epoch share records."""
-        flight = bytearray()
+        flight = b""
         for event in self._handshake.events():
             if isinstance(event, MessageToSend):
-                self._before_message(flight)
-                if event.epoch is Epoch.INITIAL:
+                if event.epoch is _INITIAL:
                     # RFC 8446 4.1.4: a retry's ClientHello goes out in plaintext, even behind early data.
                     self._early_writer = self._sealer = self._next_secret = None
                 flight += event.data
-                self._after_message(flight)
                 continue
-            self._flush(flight)
+            if flight:
+                self._send(flight)
+                flight = b""
             if isinstance(event, WriteSecret):
                 self._write_with(event)
             elif isinstance(event, ReadSecret):
@@ -337,30 +336,29 @@ class TLSConnection:
                 self._answerable = event.outcome
             else:
                 self._outcome = event
-        self._flush(flight)
+        if flight:
+            self._send(flight)
         # RFC 8449 section 4: early data is sent before the client knows this end's limit.
-        if self._opener is not None and self._handshake.read_epoch is not Epoch.EARLY:
+        if self._opener is not None and self._handshake.read_epoch is not _EARLY:
             self._opener.max_content = self._handshake.max_received
 
-    def _before_message(self, flight: bytearray) -> None:
-        """What the role sends ahead of a message."""
-
-    def _after_message(self, flight: bytearray) -> None:
-        """What the role sends behind a message."""
+    def _send(self, flight: bytes) -> None:
+        """Sends whole messages of one epoch, with what the role sends around them."""
+        self._write(_HANDSHAKE, flight)
 
     def _read_with(self, event: ReadSecret) -> None:
         # The application's records are for the layer above to open; but not the early ones.
         if event.epoch is Epoch.APPLICATION:
             return
         self._opener = RecordOpener(self._engine.aead, event.secret.keys(), self._engine.invalid_tag)
-        if event.epoch is Epoch.EARLY:
+        if event.epoch is _EARLY:
             self._early_reader = EarlyReader(self._handshake.max_early_data)
 
     def _write_with(self, event: WriteSecret) -> None:
-        early = event.epoch is Epoch.EARLY
+        early = event.epoch is _EARLY
         if early:
             # RFC 8446 D.4: with early data, it stands right behind the first ClientHello.
-            self._send_change_cipher_spec(bytearray())
+            self._send_change_cipher_spec()
         self._next_secret = event
         sealer = self._writer() if early else None
         self._early_writer = None if sealer is None else EarlyWriter(sealer, self._handshake.max_early_data)
@@ -379,14 +377,9 @@ class TLSConnection:
             self._sealer = RecordSealer(self._engine.aead, keys)
         else:
             self._sealer.switch_keys(keys)
-        application = event.epoch in (Epoch.EARLY, Epoch.APPLICATION)
+        application = event.epoch in (_EARLY, Epoch.APPLICATION)
         self._sealer.padding = self._padding.data if application else self._padding.handshake
         return self._sealer
-
-    def _flush(self, flight: bytearray) -> None:
-        if flight:
-            self._write(_HANDSHAKE, bytes(flight))
-            flight.clear()
 
     def _write(self, content_type: ContentType, content: bytes) -> None:
         sealer = self._writer()
@@ -408,10 +401,9 @@ class TLSConnection:
                 self._outbound += sealer.pending
                 sealer.sent(len(sealer.pending))
 
-    def _send_change_cipher_spec(self, flight: bytearray) -> None:
+    def _send_change_cipher_spec(self) -> None:
         """RFC 8446 D.4. Once, and only when the client asked for the compatible form."""
         if self._handshake.compatible and not self._sent_change_cipher_spec:
-            self._flush(flight)
             self._outbound += _CHANGE_CIPHER_SPEC_RECORD
             self._sent_change_cipher_spec = True
 
@@ -441,10 +433,17 @@ class ClientConnection(TLSConnection):
         self._outbound += self._early_writer.seal(data)
         return before - self._early_writer.room
 
-    def _before_message(self, flight: bytearray) -> None:
+    def _send(self, flight: bytes) -> None:
         # RFC 8446 D.4: ahead of the client's second flight.
         if self._sent_any:
-            self._send_change_cipher_spec(flight)
+            self._send_change_cipher_spec()
+        super()._send(flight)
+
+    def _write_alert(self, alert: Alert) -> None:
+        # RFC 8446 D.4: an alert that is protected stands where the second flight would.
+        if self._writer() is not None:
+            self._send_change_cipher_spec()
+        super()._write_alert(alert)
 
 
 class ServerConnection(TLSConnection):
@@ -488,12 +487,13 @@ class ServerConnection(TLSConnection):
         self._messages.clear()
         return messages
 
-    def _flush(self, flight: bytearray) -> None:
-        if not self._writing_given_away:
-            super()._flush(flight)
+    def _send(self, flight: bytes) -> None:
+        if self._writing_given_away:
+            self._messages += flight
             return
-        self._messages += flight
-        flight.clear()
+        super()._send(flight)
+        # RFC 8446 D.4: behind the server's first message.
+        self._send_change_cipher_spec()
 
     def _write_alert(self, alert: Alert) -> None:
         if not self._writing_given_away:
@@ -502,7 +502,3 @@ class ServerConnection(TLSConnection):
     def early_records(self) -> list[bytes]:
         """The contents of the records of early data that have come. Drains."""
         return [] if self._early_reader is None else self._early_reader.take()
-
-    def _after_message(self, flight: bytearray) -> None:
-        # RFC 8446 D.4: behind the server's first message.
-        self._send_change_cipher_spec(flight)
