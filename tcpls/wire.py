@@ -7,11 +7,14 @@ so that a parser states the shape of a message instead of checking it afterwards
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from tcpls.errors import PeerError, Reason
 
 Buffer = bytes | bytearray | memoryview
+
+_TYPE_AND_LENGTH = struct.Struct(">HH")
 
 
 class Reader:
@@ -100,6 +103,19 @@ class Reader:
         """A length-prefixed byte string, copied."""
         start = self._measured(length_bytes, least, most)
         return bytes(self._data[start : self._at])
+
+    def typed(self) -> Iterator[tuple[int, bytes]]:
+        """Everything that is left, as fields that each have a type and a length of 16 bits in front; copied."""
+        data, end = self._data, self._end
+        while self._at != end:
+            start = self._at + 4
+            if start > end:
+                raise PeerError(Reason.TRUNCATED)
+            kind, length = _TYPE_AND_LENGTH.unpack_from(data, self._at)
+            self._at = start + length
+            if self._at > end:
+                raise PeerError(Reason.TRUNCATED)
+            yield kind, bytes(data[start : self._at])
 
     def end(self) -> None:
         """Raises `TRAILING_BYTES` unless everything was consumed."""

@@ -31,6 +31,10 @@ DEFAULT_COMPRESSIONS = (CertificateCompression.BROTLI, CertificateCompression.ZS
 KEPT = 64
 """Messages whose compressed form is kept: a server sends few different ones, and sends them often."""
 
+LEAST_GAIN = 8
+"""A message is compressed if that saves an eighth of it: a single small certificate loses a few bytes, and takes as
+long to expand as half a signature takes to make. RFC 8879 section 4 leaves it to the sender."""
+
 _ZSTD_WINDOW_LOG = 23
 """RFC 8878 3.1.1.1.2: eight megabytes are what every decoder should support, and no more is needed here."""
 
@@ -121,12 +125,12 @@ def usable_compressions(wanted: Sequence[CertificateCompression]) -> tuple[Certi
 
 @lru_cache(maxsize=KEPT)
 def compress(algorithm: CertificateCompression, message: bytes) -> bytes:
-    """A Certificate message, with its header, compressed if that makes it smaller."""
+    """A Certificate message, with its header, compressed if that is worth it."""
     codec, body = _codec(algorithm), message[HEADER_SIZE:]
     if codec is None:
         return message
     compressed = CompressedCertificate(algorithm, len(body), codec.compress(body)).write()
-    return compressed if len(compressed) < len(message) else message
+    return compressed if len(compressed) <= len(message) - len(message) // LEAST_GAIN else message
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,4 @@ def read_compressions(contents: Buffer) -> tuple[int, ...]:
 
 
 def write_compressions(algorithms: Sequence[int]) -> bytes:
-    writer = Writer()
-    with writer.vector(1):
-        for algorithm in algorithms:
-            writer.u16(algorithm)
-    return writer.bytes()
+    return bytes((2 * len(algorithms),)) + b"".join(algorithm.to_bytes(2, "big") for algorithm in algorithms)

@@ -116,20 +116,16 @@ def read_extensions(reader: Reader) -> Extensions:
     """The extension block of any message, whose length prefix comes next."""
     block = reader.vector(2)
     found: Extensions = {}
-    while block.remaining:
-        kind = block.u16()
+    for kind, contents in block.typed():
         # RFC 8446 4.2: there must not be more than one extension of the same type in a block.
         if kind in found:
             raise HandshakeError(Reason.DUPLICATE, f"extension {kind}")
-        found[kind] = block.opaque(2)
+        found[kind] = contents
     return found
 
 
 def write_extensions(writer: Writer, extensions: Iterable[tuple[int, bytes]]) -> None:
-    with writer.vector(2):
-        for kind, contents in extensions:
-            writer.u16(kind)
-            writer.opaque(2, contents)
+    writer.opaque(2, b"".join([write_u16(kind) + write_u16(len(contents)) + contents for kind, contents in extensions]))
 
 
 def check_places(found: Extensions, place: Place, offered: Collection[int] | None = None) -> None:
@@ -182,11 +178,8 @@ def read_server_name(contents: Buffer) -> str | None:
 
 
 def write_server_name(name: str) -> bytes:
-    writer = Writer()
-    with writer.vector(2):
-        writer.u8(0)
-        writer.opaque(2, name.encode("ascii"))
-    return writer.bytes()
+    encoded = name.encode("ascii")
+    return b"%b\0%b%b" % (write_u16(len(encoded) + 3), write_u16(len(encoded)), encoded)
 
 
 # Lists of code points: supported_groups, signature_algorithms, signature_algorithms_cert
@@ -298,12 +291,8 @@ def read_client_shares(contents: Buffer) -> dict[int, bytes]:
 
 
 def write_client_shares(shares: Iterable[tuple[int, bytes]]) -> bytes:
-    writer = Writer()
-    with writer.vector(2):
-        for group, public in shares:
-            writer.u16(group)
-            writer.opaque(2, public)
-    return writer.bytes()
+    entries = b"".join([write_server_share(group, public) for group, public in shares])
+    return write_u16(len(entries)) + entries
 
 
 def read_server_share(contents: Buffer) -> tuple[int, bytes]:
@@ -315,7 +304,7 @@ def read_server_share(contents: Buffer) -> tuple[int, bytes]:
 
 
 def write_server_share(group: int, public: bytes) -> bytes:
-    return group.to_bytes(2, "big") + len(public).to_bytes(2, "big") + public
+    return write_u16(group) + write_u16(len(public)) + public
 
 
 # cookie (RFC 8446 4.2.2)

@@ -16,6 +16,7 @@ from tcpls.tls.extensions import (
     read_authorities,
     read_extensions,
     read_server_name,
+    write_code_points,
     write_extensions,
 )
 from tcpls.wire import Buffer, Reader, Writer
@@ -149,9 +150,7 @@ class ClientHello:
         writer.u16(self.legacy_version)
         writer.put(self.random)
         writer.opaque(1, self.session_id)
-        with writer.vector(2):
-            for suite in self.suites:
-                writer.u16(suite)
+        writer.put(write_code_points(self.suites))
         writer.opaque(1, self.compression)
         write_extensions(writer, self.extensions.items())
         return frame(HandshakeType.CLIENT_HELLO, writer.bytes())
