@@ -142,7 +142,7 @@ class Compared(int):
 
 def test_lists_of_thousands_are_looked_through_once() -> None:
     """Each share is looked up among the groups, each authority among those of each certificate, and so on."""
-    points = [SHARE[0], *range(0x4000, 0x4000 + 6000)]
+    points = (SHARE[0], *range(0x4000, 0x4000 + 6000))
     shares = write_client_shares([SHARE, *((point, b"x") for point in points[1:])])
     hello = with_extensions(first_hello(), {10: write_code_points(points), 13: write_code_points(points), 51: shares})
     wanted = Wanted.read(hello.extensions, ())
