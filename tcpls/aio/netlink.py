@@ -233,5 +233,6 @@ def _states(message: Any) -> Iterator[State]:
 
 
 def _unavailable(error: OSError) -> KernelUnavailable:
-    reason = error.strerror or "no answer"
-    return KernelUnavailable(FEATURE, f"this process cannot use netlink, perhaps for a seccomp filter: {reason}")
+    forbidden = error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+    hint = ", perhaps for a seccomp filter" if forbidden else ""
+    return KernelUnavailable(FEATURE, f"this process cannot use netlink{hint}: {error.strerror or 'no answer'}")
