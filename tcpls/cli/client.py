@@ -22,7 +22,7 @@ from tcpls import (
     connect,
     parse_option,
 )
-from tcpls.cli import identity, options, paths, privileges, progress
+from tcpls.cli import identity, options, paths, privileges, programs, progress
 from tcpls.cli.ech import read_list
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
@@ -156,7 +156,7 @@ def session_config(arguments: argparse.Namespace, port: int = options.DEFAULT_PO
     """
     if arguments.insecure and arguments.server_keys:
         raise UsageError("--insecure and --server-keys exclude each other")
-    policy = options.program_policy(arguments)
+    policy = programs.policy(arguments)
     identity.check_policy(policy, knows_peers=not arguments.insecure, how="a server that is verified")
     return ClientConfig(
         ca_file=arguments.ca_certs,
@@ -174,7 +174,7 @@ def session_config(arguments: argparse.Namespace, port: int = options.DEFAULT_PO
         esni=options.read_bytes(arguments.esni) if arguments.esni else b"",
         tickets=ticket_store(arguments),
         programs=policy,
-        helper=options.spawn_helper(policy),
+        helper=programs.spawn_helper(policy),
         **options.common_settings(arguments),
     )
 

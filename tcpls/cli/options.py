@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,13 @@ from typing import Any
 from tcpls import (
     KTLS,
     ConfigurationError,
-    ExternalPsk,
     FileKeyLog,
-    HelperClient,
     Negotiate,
     OptionPolicy,
     Padding,
-    ProgramMode,
-    ProgramPolicy,
     SessionConfig,
-    read_public_key,
 )
+from tcpls.cli import programs, psk
 from tcpls.cli.exits import UsageError
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.engines.libraries import ENGINE_NAMES
@@ -69,6 +65,16 @@ def parse(
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
+    """What both roles have."""
+    _add_tls(parser)
+    _add_transport(parser)
+    programs.add(parser)
+    process = parser.add_argument_group("process")
+    process.add_argument("--user", metavar="NAME", help="become this user once everything that needs root is done")
+    process.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--suites", metavar="LIST", help="cipher suites in order, by standard name, comma-separated")
     tls.add_argument("--groups", metavar="LIST", help="key exchange groups in order, for example X25519MLKEM768,x25519")
@@ -79,17 +85,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         choices=ENGINE_NAMES,
         help="the cryptographic library",
     )
-    tls.add_argument(
-        "--psk",
-        action="append",
-        default=[],
-        metavar="IDENTITY:HEXKEY",
-        help="a pre-shared key; @FILE: one such line for each (what stands here, others can see)",
-    )
-    tls.add_argument("--psk-import", action="store_true", help="import the pre-shared keys (RFC 9258)")
-    tls.add_argument(
-        "--psk-modes", metavar="LIST", help="how keys and tickets may be used: psk_dhe_ke, or also psk_ke (psk_dhe_ke)"
-    )
+    psk.add(tls)
     tls.add_argument(
         "--padding",
         metavar="[handshake:]N",
@@ -103,6 +99,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="bytes that the peer may put into a record, 64 to 16385; below 10242 with --plain only",
     )
     tls.add_argument("-l", "--secrets-log", metavar="FILE", help="write TLS secrets to FILE (also: SSLKEYLOGFILE)")
+
+
+def _add_transport(parser: argparse.ArgumentParser) -> None:
     transport = parser.add_argument_group("transport")
     transport.add_argument(
         "--ktls",
@@ -117,18 +116,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     transport.add_argument(
         "--allow-option", action="append", default=[], metavar="NAME", help="a TCP option that the peer may set here"
     )
-    programs = parser.add_argument_group("congestion controllers from the peer")
-    programs.add_argument(
-        "--accept-cc",
-        default="off",
-        choices=["off", "pinned", "signed", "authenticated"],
-        help="which programs the peer may have attached here (off)",
-    )
-    programs.add_argument("--cc-pin", action="append", default=[], metavar="SHA256", help="a digest for =pinned")
-    programs.add_argument("--cc-trust", action="append", default=[], metavar="FILE", help="a public key for =signed")
-    process = parser.add_argument_group("process")
-    process.add_argument("--user", metavar="NAME", help="become this user once everything that needs root is done")
-    process.add_argument("-v", "--verbose", action="count", default=0, help="say more")
 
 
 def read_bytes(name: str) -> bytes:
@@ -141,44 +128,6 @@ def read_bytes(name: str) -> bytes:
 
 def split(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
-
-
-def _external_psk(text: str, imported: bool) -> ExternalPsk | None:
-    """None when the text has not the form IDENTITY:HEXKEY, in which the identity may have colons of its own."""
-    identity, _, key = text.rpartition(":")
-    if not identity or re.fullmatch(r"([0-9A-Fa-f]{2})+", key) is None:
-        return None
-    return ExternalPsk(os.fsencode(identity), bytes.fromhex(key), imported)
-
-
-def _psks_of_file(path: Path, imported: bool) -> Iterator[ExternalPsk]:
-    """A key for each line. Raises `ConfigurationError`, which never shows a line."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"--psk {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.startswith("#"):
-            psk = _external_psk(line.strip(), imported)
-            if psk is None:
-                raise ConfigurationError(f"--psk {path}: line {number} is not IDENTITY:HEXKEY")
-            yield psk
-
-
-def psks(arguments: argparse.Namespace) -> tuple[ExternalPsk, ...]:
-    """The pre-shared keys. Raises `UsageError` for one that has not the form, `ConfigurationError` for a file."""
-    found: list[ExternalPsk] = []
-    for text in arguments.psk:
-        if text.startswith("@"):
-            found += _psks_of_file(Path(text[1:]), arguments.psk_import)
-            continue
-        psk = _external_psk(text, arguments.psk_import)
-        if psk is None:
-            raise UsageError("--psk takes IDENTITY:HEXKEY, or @FILE with such lines")
-        found.append(psk)
-    if arguments.psk_import and not found:
-        raise UsageError("--psk-import needs --psk")
-    return tuple(found)
 
 
 def _padding(text: str | None) -> Padding:
@@ -195,38 +144,6 @@ def _padding(text: str | None) -> Padding:
 def key_log(path: str | None, environment: Mapping[str, str] = os.environ) -> KeyLog:
     name = path or environment.get("SSLKEYLOGFILE")
     return FileKeyLog(Path(name)) if name else NULL_KEY_LOG
-
-
-def program_policy(arguments: argparse.Namespace) -> ProgramPolicy:
-    """Raises `UsageError` when the mode and what it needs do not go together, `ConfigurationError` for a key file."""
-    match arguments.accept_cc:
-        case "pinned":
-            if not arguments.cc_pin:
-                raise UsageError("--accept-cc pinned needs --cc-pin")
-            return ProgramPolicy.pinned(_digest(text) for text in arguments.cc_pin)
-        case "signed":
-            if not arguments.cc_trust:
-                raise UsageError("--accept-cc signed needs --cc-trust")
-            return ProgramPolicy.signed(read_public_key(Path(name)) for name in arguments.cc_trust)
-        case "authenticated":
-            return ProgramPolicy(ProgramMode.AUTHENTICATED)
-        case _:
-            return ProgramPolicy()
-
-
-def _digest(text: str) -> bytes:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32:
-        raise UsageError(f"--cc-pin {text}: not a SHA-256 in hexadecimal")
-    return digest
-
-
-def spawn_helper(policy: ProgramPolicy) -> HelperClient | None:
-    """The privileged process, started while this process still may, and only when programs are accepted at all."""
-    return None if policy.mode is ProgramMode.OFF else HelperClient.spawn(policy)
 
 
 def _option_policy(names: list[str]) -> OptionPolicy:
@@ -251,7 +168,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "suites": split(arguments.suites),
         "groups": split(arguments.groups),
         "alpn": split(arguments.alpn),
-        "psks": psks(arguments),
+        "psks": psk.keys(arguments),
         "psk_modes": split(arguments.psk_modes),
         "engine": arguments.engine,
         "tcpls": negotiate,

@@ -25,7 +25,7 @@ from tcpls import (
     TicketKeyFile,
     serve,
 )
-from tcpls.cli import identity, options, privileges
+from tcpls.cli import identity, options, privileges, programs
 from tcpls.cli.exits import UsageError
 from tcpls.cli.progress import summary
 from tcpls.cli.run import first, run
@@ -242,10 +242,10 @@ async def server(arguments: argparse.Namespace) -> None:
     host, port, rest = options.parse_endpoint(arguments.words)
     if rest:
         raise UsageError(f"{rest[0]!r} is one word too many")
-    policy = options.program_policy(arguments)
+    policy = programs.policy(arguments)
     knows_clients = clients["client_auth"] is not ClientAuth.NONE or bool(arguments.psk)
     identity.check_policy(policy, knows_peers=knows_clients, how="--client-auth or --psk")
-    helper = options.spawn_helper(policy)
+    helper = programs.spawn_helper(policy)
     try:
         sessions = Sessions(handler, arguments.once or handler is standard_io)
         config = ServerConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcpls import ConfigurationError, ExternalPsk
-from tcpls.cli import options
+from tcpls.cli import options, psk
 from tcpls.cli.exits import UsageError
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -17,7 +17,7 @@ KEY = "00112233445566778899aabbccddeeff"
 def psks(*words: str) -> tuple[ExternalPsk, ...]:
     parser = argparse.ArgumentParser()
     options.add_common(parser)
-    return options.psks(parser.parse_args(words))
+    return psk.keys(parser.parse_args(words))
 
 
 def test_on_the_command_line() -> None:
