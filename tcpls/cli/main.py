@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tcpls.cli import cc, client, doctor, ech, server
+from tcpls.cli import cc, client, doctor, ech, lab, server
 from tcpls.cli.run import guarded
 
 COMMANDS = {"client": client.main, "server": server.main}
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     cc.add_parser(subparsers)
     doctor.add_parser(subparsers)
     ech.add_parser(subparsers)
+    lab.add_parser(subparsers)
     return parser
 
 

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from tcpls.lab import packets
+from tcpls.lab.devices import MTU
 from tcpls.lab.packets import Endpoint, Segment
 
-MTU = 1500
 DATA = 500
 """Losses hit packets of more bytes than this: so the same seed loses the same packets of a transfer, whatever is
 acknowledged when."""

@@ -20,12 +20,15 @@ from pathlib import Path
 from types import TracebackType
 
 from tcpls.errors import KernelUnavailable, TCPLSError
+from tcpls.lab.devices import TUN_DEVICE
 from tcpls.lab.emulator import Conditions
-from tcpls.lab.space import MESSAGE, TUN_DEVICE
 
 START_TIMEOUT = 20.0
 END_TIMEOUT = 5.0
 """Seconds until a process that should have ended is killed."""
+
+ANSWER = 1 << 20
+"""More bytes than a process answers with."""
 
 CLIENT, SERVER = 0, 1
 
@@ -115,7 +118,7 @@ class Worker:
 
     def _answer(self) -> dict[str, object]:
         try:
-            message, self.descriptors, _, _ = socket.recv_fds(self._socket, MESSAGE, 64)
+            message, self.descriptors, _, _ = socket.recv_fds(self._socket, ANSWER, 64)
         except OSError as error:
             raise LaboratoryFailed(f"{self._name} does not answer: {error.strerror or error}") from None
         if not message:

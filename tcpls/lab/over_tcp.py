@@ -53,12 +53,13 @@ def serve(job: Job, say: Say) -> None:
         listener.bind(("::", job.port))
         listener.listen(BACKLOG)
         say(listening=True)
+        # It must go on listening: subflows of Multipath TCP come to it too.
         sock, _ = listener.accept()
-    with sock, context.wrap_socket(sock, server_side=True) as connection:
-        try:
-            _send(connection, job)
-        except OSError as error:
-            say(sender=f"{type(error).__name__}: {error}")
+        with sock, context.wrap_socket(sock, server_side=True) as connection:
+            try:
+                _send(connection, job)
+            except OSError as error:
+                say(detail=f"the server: {type(error).__name__}: {error}")
 
 
 def _send(connection: ssl.SSLSocket, job: Job) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import tcpls
+from tcpls import ClientConfig, Negotiate, ServerConfig, Session, connect
+from tcpls import serve as listen
 from tcpls.lab.jobs import SERVER_NAME, Job, Orders, Say
 from tcpls.lab.transfer import CHUNK, Arrivals, Pattern
 
@@ -14,22 +15,22 @@ def serve(job: Job, say: Say) -> None:
 
 
 async def _serve(job: Job, say: Say) -> None:
-    config = tcpls.ServerConfig(
+    config = ServerConfig(
         certificate=job.certificate,
         private_key=job.key,
-        tcpls=tcpls.Negotiate.REQUIRE,
+        tcpls=Negotiate.REQUIRE,
         tickets=0,
         congestion=job.congestion,
     )
 
-    async def send(session: tcpls.Session) -> None:
+    async def send(session: Session) -> None:
         stream = await session.accept_stream()
         pattern = Pattern(job.seed)
         while left := job.size - pattern.offset:
             await stream.write(pattern.next(min(CHUNK, left)))
         await stream.write_eof()
 
-    async with tcpls.serve(send, None, job.port, config=config):
+    async with listen(send, None, job.port, config=config):
         say(listening=True)
         await asyncio.get_running_loop().create_future()
 
@@ -39,11 +40,11 @@ def fetch(job: Job, arrivals: Arrivals, orders: Orders) -> None:
 
 
 async def _fetch(job: Job, arrivals: Arrivals, orders: Orders) -> None:
-    config = tcpls.ClientConfig(
-        ca_file=job.authority, server_name=SERVER_NAME, tcpls=tcpls.Negotiate.REQUIRE, congestion=job.congestion
+    config = ClientConfig(
+        ca_file=job.authority, server_name=SERVER_NAME, tcpls=Negotiate.REQUIRE, congestion=job.congestion
     )
     place = job.places[job.begin[0]]
-    async with asyncio.timeout(job.limit), tcpls.connect(place.remote, job.port, config=config) as session:
+    async with asyncio.timeout(job.limit), connect(place.remote, job.port, config=config) as session:
         stream = await session.open_stream()
         await stream.write_eof()
         async for data in stream:

@@ -6,11 +6,9 @@ descriptors of the TUN devices that it makes. It ends when that socket does, and
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -23,12 +21,7 @@ from pyroute2.netlink import NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic.mptcp import mptcp_msg
 
-from tcpls.lab.emulator import MTU
-
-TUN_DEVICE = "/dev/net/tun"
-_TUNSETIFF = 0x400454CA
-_TUN_WITHOUT_HEADER = 0x1001
-"""IFF_TUN | IFF_NO_PI"""
+from tcpls.lab.devices import MTU, open_tun
 
 MESSAGE = 65536
 FIRST_TABLE = 100
@@ -53,13 +46,6 @@ _FLAGS = {"signal": _SIGNAL, "subflow": _SUBFLOW, "backup": _BACKUP, "fullmesh":
 """MPTCP_PM_ADDR_FLAG_*"""
 _SET_FLAGS = 7
 """MPTCP_PM_CMD_SET_FLAGS, which pyroute2 does not have."""
-
-
-def open_tun(name: str) -> int:
-    """Makes a TUN device in this process's namespace. It is gone when its descriptor is closed."""
-    fd = os.open(TUN_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TUN_WITHOUT_HEADER))
-    return fd
 
 
 def setting(name: str, value: str) -> None:

@@ -7,20 +7,21 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tcpls.kernel import bpf, privileges
 from tcpls.kernel.helper_client import HelperClient
 from tcpls.kernel.program import ProgramPolicy
+from tcpls.lab.emulator import Conditions
+from tcpls.lab.network import CLIENT, SERVER, Network, PathPlan, unavailable
 from tests.unit.kernel.objects import SHIPPED, shipped
 
 CLONE_NEWNET = 0x40000000
@@ -154,12 +155,12 @@ class Flow:
         return states, 8e-6 * (self.received - before) / (now - started)
 
 
-def _inside(space: str, work: Callable[[], socket.socket]) -> socket.socket:
+def _inside(space: Path, work: Callable[[], socket.socket]) -> socket.socket:
     """Runs `work` in a namespace: in a thread of its own, because a thread's namespace is its own too."""
     made: list[socket.socket] = []
 
     def run() -> None:
-        fd = os.open(f"/run/netns/{space}", os.O_RDONLY)
+        fd = os.open(space, os.O_RDONLY)
         try:
             if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
@@ -174,21 +175,19 @@ def _inside(space: str, work: Callable[[], socket.socket]) -> socket.socket:
 
 
 @contextmanager
-def emulated_path(**options: object) -> Iterator[Callable[[], Flow]]:
-    """An emulated path; gives a function that makes a flow over it. Options are those of path_emulator.py."""
-    words: list[str] = []
-    for key, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{key}", *map(str, values)]
-    script = Path(__file__).with_name("path_emulator.py")
-    process = subprocess.Popen([sys.executable, str(script), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def emulated_path(**forward: Any) -> Iterator[Callable[[], Flow]]:
+    """An emulated path; gives a function that makes a flow over it. Options are the forward direction's `Conditions`;
+    the way back has the same delay, and nothing else."""
+    if (missing := unavailable()) is not None:
+        pytest.skip(str(missing))
+    back = Conditions(delay=forward.get("delay", 0.0))
+    plan = PathPlan(there=Conditions(**forward), back=back)
     flows: list[Flow] = []
-    try:
-        assert process.stdin and process.stdout
-        first, second = process.stdout.readline().decode().split()
+    with Network([plan]) as network:
 
         def connect() -> Flow:
-            listener = _inside(second, lambda: socket.create_server(("10.98.0.2", 0)))
+            first, second = (network.namespace(end) for end in (CLIENT, SERVER))
+            listener = _inside(second, lambda: socket.create_server((network.server[0].first, 0)))
             sender = _inside(first, lambda: socket.create_connection(listener.getsockname(), 10))
             sender.settimeout(None)
             receiver, _ = listener.accept()
@@ -197,12 +196,10 @@ def emulated_path(**options: object) -> Iterator[Callable[[], Flow]]:
             flows.append(flow)
             return flow
 
-        yield connect
-    finally:
         try:
+            yield connect
+        finally:
             for flow in flows:
                 flow.stop()
                 flow.sender.close()
                 flow.receiver.close()
-        finally:
-            process.communicate(timeout=20)

@@ -21,7 +21,7 @@ def test_slow_start_doubles_and_a_loss_takes_the_share_of_the_rfc(
 ) -> None:
     """RFC 5681: half; RFC 9438: 0.7. One packet is dropped, on a path whose queue never overflows."""
     program = shipped(name)
-    with emulated_path(rate=50e6, queue=10_000_000, drop=[600]) as connect:
+    with emulated_path(rate=50e6, queue=10_000_000, drop=(600,)) as connect:
         flow = connect()
         with helper.load(program.offer, program.image, flow.sender.fileno()):
             begin = TcpState.of(flow.sender)
