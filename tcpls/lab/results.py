@@ -89,28 +89,25 @@ class Run:
         return 8 * self.received / duration if duration else 0.0
 
     def largest_gap(self, begin: float = 0.0, end: float | None = None) -> float:
-        """The longest time without a byte that reaches into the time from `begin` to `end`, in seconds: between the
-        first byte and the last, or the end of a run that stopped."""
+        """The longest time without a byte between `begin` and `end` (the end of the run), in seconds; what is before
+        the first byte does not count, nor what is after the last, unless the run stopped."""
         moments = [tick * TICK for tick, _ in self.ticks]
         if not moments:
             return self.seconds
         if not self.complete:
             moments.append(self.seconds)
-        gaps = [after - before for before, after in itertools.pairwise(moments)
-                if after > begin and (end is None or before < end)]  # fmt: skip
-        return max(gaps, default=0.0)
+        last = moments[-1] if end is None else end
+        return max(0.0, *(min(after, last) - max(before, begin) for before, after in itertools.pairwise(moments)), 0.0)
 
     def recoveries(self) -> list[Recovery]:
         """For each event that is judged."""
         judged = [event for event in self.events if event.expect]
-        ends = [event.at for event in judged[1:]]
-        return [
-            Recovery(
-                round(event.at, 3), event.what,
-                round(self.largest_gap(event.at, end), 3), self._recovered(event, end),
-            )
-            for event, end in zip(judged, [*ends, None], strict=True)
-        ]  # fmt: skip
+        ends: list[float | None] = [*(event.at for event in judged[1:]), None]
+        found = []
+        for event, end in zip(judged, ends, strict=False):
+            gap = round(self.largest_gap(event.at, end), 3)
+            found.append(Recovery(round(event.at, 3), event.what, gap, self._recovered(event, end)))
+        return found
 
     def _recovered(self, event: Happened, end: float | None) -> float | None:
         wanted = RECOVERED * OVERHEAD * event.expect * RECOVERY_WINDOW / 8

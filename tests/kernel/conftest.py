@@ -155,7 +155,7 @@ class Flow:
         return states, 8e-6 * (self.received - before) / (now - started)
 
 
-def _inside(space: Path, work: Callable[[], socket.socket]) -> socket.socket:
+def inside(space: Path, work: Callable[[], socket.socket]) -> socket.socket:
     """Runs `work` in a namespace: in a thread of its own, because a thread's namespace is its own too."""
     made: list[socket.socket] = []
 
@@ -187,8 +187,8 @@ def emulated_path(**forward: Any) -> Iterator[Callable[[], Flow]]:
 
         def connect() -> Flow:
             first, second = (network.namespace(end) for end in (CLIENT, SERVER))
-            listener = _inside(second, lambda: socket.create_server((network.server[0].first, 0)))
-            sender = _inside(first, lambda: socket.create_connection(listener.getsockname(), 10))
+            listener = inside(second, lambda: socket.create_server((network.server[0].first, 0)))
+            sender = inside(first, lambda: socket.create_connection(listener.getsockname(), 10))
             sender.settimeout(None)
             receiver, _ = listener.accept()
             listener.close()
