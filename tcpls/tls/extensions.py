@@ -310,10 +310,16 @@ def write_server_share(group: int, public: bytes) -> bytes:
 # cookie (RFC 8446 4.2.2)
 
 
+MAX_COOKIE = 1 << 13
+"""Bytes: servers send a hundred or two. The second ClientHello has it beside all that the first one has."""
+
+
 def read_cookie(contents: Buffer) -> bytes:
     reader = Reader(contents)
     cookie = reader.opaque(2, least=1)
     reader.end()
+    if len(cookie) > MAX_COOKIE:
+        raise HandshakeError(Reason.TOO_LARGE, f"a cookie of {len(cookie)} bytes")
     return cookie
 
 

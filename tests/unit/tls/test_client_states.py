@@ -10,6 +10,7 @@ import pytest
 from tcpls.errors import Alert, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.extensions import (
+    MAX_COOKIE,
     ExtensionType,
     read_client_shares,
     read_cookie,
@@ -34,8 +35,9 @@ from tcpls.tls.messages import (
     frame,
 )
 from tcpls.tls.suites import CipherSuite
+from tcpls.tls.tickets import MAX_IDENTITY, Ticket
 from tcpls.wire import Reader
-from tests.unit.tls.pair import TIME, client_config, identity, issue, leaf, refused, seeded, server_config
+from tests.unit.tls.pair import NAME, TIME, client_config, identity, issue, leaf, refused, seeded, server_config
 
 ILLEGAL = Alert.ILLEGAL_PARAMETER
 VERSION_1_3 = write_u16(0x0304)
@@ -167,6 +169,9 @@ def retry_request(hello: ClientHello, extensions: dict[int, bytes], suite: int =
         ({51: write_u16(0x0100)}, Reason.ILLEGAL_CHOICE, ILLEGAL),
         ({51: write_u16(Group.SECP256R1) + b"\0"}, Reason.TRAILING_BYTES, Alert.DECODE_ERROR),
         ({44: b"\0\0"}, Reason.BAD_LENGTH, Alert.DECODE_ERROR),
+        ({44: write_cookie(bytes(MAX_COOKIE + 1))}, Reason.TOO_LARGE, ILLEGAL),
+        # With it, no ClientHello could hold anything else.
+        ({44: write_cookie(bytes(65400))}, Reason.TOO_LARGE, ILLEGAL),
         ({44: write_cookie(b"c"), 16: write_alpn([b"a"])}, Reason.MISPLACED_EXTENSION, ILLEGAL),
         ({44: write_cookie(b"c"), 0xFA01: b""}, Reason.UNSUPPORTED_EXTENSION, Alert.UNSUPPORTED_EXTENSION),
     ],
@@ -206,6 +211,41 @@ def test_cookie_alone_keeps_the_share() -> None:
     (message,) = sent(client)
     second = ClientHello.read(Reader(message[4:]))
     assert second.extensions[ExtensionType.KEY_SHARE] == first.extensions[ExtensionType.KEY_SHARE]
+
+
+def test_the_longest_cookie_fits_beside_the_largest_ticket() -> None:
+    ticket = Ticket(
+        identity=bytes(MAX_IDENTITY),
+        key=bytes(32),
+        suite=CipherSuite.AES_128_GCM_SHA256,
+        age_add=0,
+        received=TIME.timestamp(),
+        lifetime=100,
+        server_name=NAME,
+        alpn=None,
+        verified=True,
+    )
+    client, first = start(ticket=ticket, ech_grease=True)
+    client.receive(Epoch.INITIAL, retry_request(first, {44: write_cookie(bytes(MAX_COOKIE))}))
+    (message,) = sent(client)
+    second = ClientHello.read(Reader(message[4:]))
+    assert read_cookie(second.extensions[ExtensionType.COOKIE]) == bytes(MAX_COOKIE)
+    assert ExtensionType.PRE_SHARED_KEY in second.extensions
+
+
+@pytest.mark.clause("RFC 8446 4.1.4", "RFC 8446 D.1")
+@pytest.mark.parametrize(
+    ("changes", "reason", "alert"),
+    [
+        ({"extensions": {}}, Reason.UNSUPPORTED_VERSION, Alert.PROTOCOL_VERSION),
+        ({"extensions": {43: write_u16(0x0303), 51: SHARE}}, Reason.ILLEGAL_CHOICE, ILLEGAL),
+        ({"extensions": {}, "random": RANDOM[:24] + b"DOWNGRD\x01"}, Reason.DOWNGRADE, ILLEGAL),
+    ],
+)
+def test_an_older_version_after_the_retry(changes: dict[str, Any], reason: Reason, alert: Alert) -> None:
+    client, hello = start()
+    client.receive(Epoch.INITIAL, retry_request(hello, {51: write_u16(Group.SECP256R1)}))
+    refuses(client, Epoch.INITIAL, server_hello(hello, **changes).write(), reason, alert)
 
 
 @pytest.mark.clause("RFC 8446 4.1.4")

@@ -210,6 +210,7 @@ def test_grease_and_the_unknown_are_ignored() -> None:
         18: b"",
         27: b"\2\0\2",
         21: bytes(100),
+        50: write_code_points((0x5A5A, 0x0201, 0x0403)),
     }
     changed = replace(with_extensions(hello, changes), suites=(0x1A1A, *hello.suites, 0x00FF))
     assert accepts(make(alpn=(b"h2",)), changed).suite == 0x1301
