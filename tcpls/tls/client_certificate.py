@@ -14,7 +14,7 @@ from tcpls.tls.engine import PublicKey
 from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Peer, State
 from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
-from tcpls.tls.server_finish import ExpectFinished, Server
+from tcpls.tls.server_finish import ExpectFinished, Server, psk_mark
 from tcpls.tls.tickets import TicketState
 
 
@@ -126,8 +126,8 @@ def authenticates(server: Server, state: TicketState) -> bool:
     again: they may have expired, and the server may trust others by now.
     """
     if state.psk_identity is not None:
-        # Whoever takes a key away takes what it has begun away too.
-        return any(psk.identity == state.psk_identity for psk in server.config.psks)
+        # Whoever takes a key away, or puts another in its place, takes what it has begun away too.
+        return state.psk_mark != b"" and state.psk_mark == psk_mark(server.config, state.psk_identity)
     if state.peer_raw_key:
         return state.peer_raw_key in server.config.client_keys
     if not state.peer_certificates:

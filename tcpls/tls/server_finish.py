@@ -39,6 +39,11 @@ class Server:
         return 0 if self.time is None else int(self.time.timestamp() * 1000)
 
 
+def psk_mark(config: ServerConfig, identity: bytes | None) -> bytes:
+    """Of the key that has this identity; b"" if none has."""
+    return next((psk.mark(config.engine) for psk in config.psks if psk.identity == identity), b"")
+
+
 @dataclass(slots=True)
 class ExpectFinished:
     """The client's Finished."""
@@ -96,6 +101,7 @@ class Issue:
                 peer_certificates=outcome.peer_certificates,
                 peer_raw_key=outcome.peer_raw_key,
                 psk_identity=outcome.psk_identity,
+                psk_mark=psk_mark(server.config, outcome.psk_identity),
                 until=outcome.until,
             )
             # RFC 8446 4.2.10: how many bytes of early data the ticket allows.

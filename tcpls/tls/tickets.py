@@ -28,7 +28,7 @@ MAX_TICKET_CHAIN = MAX_IDENTITY - (1 << 12)
 """Bytes of a client's certificates in one ticket: with the rest of it, less than `MAX_IDENTITY`."""
 
 _FORM = 2
-_STATE_FORM = 2
+_STATE_FORM = 3
 
 _LATEST = 1 << 48
 """Milliseconds since 1970: eight thousand years, which a float still tells apart."""
@@ -190,7 +190,7 @@ class TicketState:
     """What a server seals into a ticket. `issued` is in milliseconds since 1970, `lifetime` in seconds.
 
     `peer_certificates`, `peer_raw_key` and `psk_identity` are what the client was known by when the session began, if
-    it was. `until` is as in `Ticket`.
+    it was; `psk_mark` is that of the key. `until` is as in `Ticket`.
     """
 
     key: bytes = field(repr=False)
@@ -206,6 +206,7 @@ class TicketState:
     psk_identity: bytes | None = None
     until: float | None = None
     peer_raw_key: bytes = field(default=b"", repr=False)
+    psk_mark: bytes = field(default=b"", repr=False)
 
     def alive(self, now: int) -> bool:
         """`now`: milliseconds since 1970."""
@@ -233,6 +234,7 @@ class TicketState:
         writer.opaque(2, self.psk_identity or b"")
         writer.u64(round((self.until or 0) * 1000))
         writer.opaque(2, self.peer_raw_key)
+        writer.opaque(1, self.psk_mark)
         return writer.bytes()
 
     @classmethod
@@ -247,7 +249,7 @@ class TicketState:
         server_name, alpn = _ascii(_read_optional(reader)), _read_optional(reader)
         remembered = reader.opaque(2)
         certificates, identity, until = reader.vector(3), reader.opaque(2), _read_time(reader)
-        raw_key = reader.opaque(2)
+        raw_key, psk_mark = reader.opaque(2), reader.opaque(1)
         reader.end()
         chain = []
         while certificates.remaining:
@@ -266,4 +268,5 @@ class TicketState:
             identity or None,
             until or None,
             raw_key,
+            psk_mark,
         )

@@ -15,7 +15,7 @@ from tcpls.tls.algorithms import Group
 from tcpls.tls.config import Answer
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.engines.openssl import OPENSSL
-from tcpls.tls.extensions import ExtensionType, write_server_share, write_u16
+from tcpls.tls.extensions import ExtensionType, write_client_shares, write_server_share, write_u16
 from tcpls.tls.flow import Epoch, MessageToSend
 from tcpls.tls.handshake import ClientHandshake, ServerHandshake
 from tcpls.tls.key_schedule import BinderKind, EarlySecrets
@@ -332,6 +332,39 @@ def test_no_ticket_comes_when_there_is_no_time_left() -> None:
     assert client.resumed
     assert tickets_of(client, NOW + week - 0.5) == []
     assert client.ticket(NewSessionTicket(10, 0, b"", b"ticket", {}), NOW + week - 0.5) is None
+
+
+def test_a_key_that_was_replaced_takes_its_sessions_with_it() -> None:
+    """Under the same identity: whoever knew the former key is not known by the new one."""
+    keys, new = make_keys(), replace(PSK, key=b"another key".ljust(32))
+    established, _ = run({"tickets": 1, "psks": (PSK,)}, {"ticket_keys": keys, "psks": (PSK,)}, seed=5)
+    ticket = tickets_of(established)[0]
+    client, server = run({"ticket": ticket, "tickets": 1}, {"ticket_keys": keys, "psks": (PSK,)})
+    assert server.resumed
+    for each in (ticket, *tickets_of(client)):
+        _, server = run({"ticket": each}, {"ticket_keys": keys, "psks": (new,)})
+        assert not server.resumed
+
+
+@pytest.mark.clause("RFC 8446 4.1.2")
+def test_doubled_suites_in_a_resumption_with_a_retry() -> None:
+    server = ServerHandshake(server_config(psks=(PSK,), groups=(Group.SECP256R1,)), random=seeded(2))
+    client = ClientHandshake(client_config(psks=(PSK,)), random=seeded(1), time=TIME)
+    first = ClientHello.read(Reader(sent(client)[4:]))
+    first = replace(first, suites=first.suites * 5000)
+    first_message = bound(first)
+    server.receive(Epoch.INITIAL, first_message)
+    request = sent(server)
+    transcript = Transcript(OPENSSL)
+    transcript.add(first_message)
+    transcript.retry(AES_128)
+    transcript.add(request)
+    share = OPENSSL.private_share(Group.SECP256R1, seeded(3))
+    shares = write_client_shares([(share.group, share.public)])
+    server.receive(Epoch.INITIAL, bound(extension(51, shares)(first), transcript))
+    flight = sent(server)
+    answer = ServerHello.read(Reader(flight[4 : 4 + int.from_bytes(flight[1:4], "big")]))
+    assert answer.extensions[ExtensionType.PRE_SHARED_KEY] == b"\0\0"
 
 
 def test_a_server_knows_whose_session_is_resumed() -> None:
