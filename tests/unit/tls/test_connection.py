@@ -368,7 +368,7 @@ def test_only_handshake_between_the_parts_of_a_message() -> None:
 
 
 @pytest.mark.clause("RFC 8446 6", "RFC 8446 6.1", "RFC 8446 6.2")
-@pytest.mark.parametrize("alert", [Alert.CLOSE_NOTIFY, Alert.USER_CANCELED, Alert.HANDSHAKE_FAILURE, 200])
+@pytest.mark.parametrize("alert", [Alert.CLOSE_NOTIFY, Alert.USER_CANCELED, Alert.HANDSHAKE_FAILURE, 100, 200])
 def test_alerts_received(alert: int) -> None:
     client, _, log = awaiting_flight()
     with pytest.raises(AlertReceived) as caught:

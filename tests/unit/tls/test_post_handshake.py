@@ -55,6 +55,7 @@ def test_a_ticket_over_two_records() -> None:
         (True, b"\x0d", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
         (True, b"\x01", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
         (False, b"\x04", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
+        (False, b"\x01", Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE),
         (
             True,
             NewSessionTicket(1, 1, b"", b"t", {51: b""}).write(),
