@@ -11,10 +11,10 @@ from tcpls.aio.config import ClientConfig
 from tcpls.aio.dialing import Race, open_tcp
 from tcpls.aio.early import FirstWords
 from tcpls.aio.endpoints import Candidate, candidates
-from tcpls.aio.establish import attach_kernel, make_session, prepare, shake_hands
+from tcpls.aio.establish import attach_kernel, make_session, prepare, refuse, shake_hands
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
-from tcpls.errors import EchRejected
+from tcpls.errors import EchRejected, HandshakeError
 from tcpls.protocol.base import Role
 from tcpls.protocol.resumption import Remembered
 
@@ -76,8 +76,12 @@ class connect:
             tls = setup.connection(ticket, early_data=self._early_data is not None)
             first = FirstWords.send(tls, ticket, setup.local, self._early_data or b"")
             established = await shake_hands(sock, tls, config.handshake_timeout)
-            outcome = setup.outcome(established)
-            accepted = first.accepted(ticket, established, outcome)
+            try:
+                outcome = setup.outcome(established)
+                accepted = first.accepted(ticket, established, outcome)
+            except HandshakeError as error:
+                await refuse(sock, established, error.alert)
+                raise
             keeper = None
             if store is not None:
                 remembered = Remembered.by_client(outcome).write()

@@ -14,16 +14,17 @@ from tcpls.aio.programs import ProgramHost
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
 from tcpls.aio.transport import RecordTransport, SocketSink, UserSpaceSink
-from tcpls.errors import KernelUnavailable, NotNegotiated, SessionLost, TCPLSError
+from tcpls.errors import Alert, KernelUnavailable, NotNegotiated, SessionLost, TCPLSError
 from tcpls.kernel import ktls, sockopts
 from tcpls.protocol.base import Role
+from tcpls.protocol.connections import FATAL
 from tcpls.protocol.core import Core
 from tcpls.protocol.negotiation import Outcome
 from tcpls.protocol.parameters import Parameters
 from tcpls.protocol.plain import PlainSession
 from tcpls.protocol.session import Session as SessionCore
 from tcpls.tls.connection import Established, ServerConnection, TLSConnection
-from tcpls.tls.record import RecordOpener
+from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 
 logger = logging.getLogger("tcpls")
 
@@ -108,6 +109,14 @@ async def _tell_last(sock: socket.socket, alert: bytes) -> None:
                     return
     except (OSError, TimeoutError):
         return
+
+
+async def refuse(sock: socket.socket, established: Established, alert: Alert) -> None:
+    """Tells the peer why what it agreed to in the handshake is not taken, with the keys that come behind it."""
+    secret = established.write_secret
+    sealer = RecordSealer(secret.engine.aead, secret.keys(established.write_sequence))
+    sealer.put(ContentType.ALERT, bytes((FATAL, alert)))
+    await _tell_last(sock, bytes(sealer.pending))
 
 
 def make_session(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import struct
 from typing import Any
@@ -13,6 +14,10 @@ import tcpls
 from tcpls.aio.establish import shake_hands
 from tcpls.errors import HandshakeError, Reason
 from tcpls.kernel import sockopts
+from tcpls.tls.config import Answer, ServerConfig
+from tcpls.tls.connection import ServerConnection
+from tcpls.tls.engines import libraries
+from tcpls.tls.record import ContentType, RecordOpener
 from tests.aio.ends import Ends, run
 
 RESET = struct.pack("ii", 1, 0)
@@ -89,3 +94,35 @@ def test_a_server_that_has_said_all_when_the_session_begins(
 
     run(test())
     assert heard == [b"and this"]
+
+
+@pytest.mark.clause("RFC 8446 6.2")
+@pytest.mark.parametrize("answer", [((0xFF10, b"x"),), ((0xFF10, b""), (0xFF13, b"\0"))])
+def test_a_server_whose_answer_about_tcpls_is_wrong_is_told(ends: Ends, answer: Any) -> None:
+    """TLS itself has nothing against it, so that the alert comes behind the handshake."""
+    library = libraries.library("openssl")
+    config = ServerConfig((library.load_identity(ends.certificate, ends.key),), answer=lambda hello: Answer(answer))
+    server = ServerConnection(config, random=secrets.token_bytes)
+    heard: asyncio.Queue[tuple[int, memoryview] | None] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not server.handshake_complete:
+            server.receive_data(await reader.read(1 << 16))
+            writer.write(server.data_to_send())
+        established = server.established()
+        secret = established.read_secret
+        opener = RecordOpener(secret.engine.aead, secret.keys(), secret.engine.invalid_tag)
+        opener.feed(established.unread + await reader.read())
+        heard.put_nowait(opener.next_record())
+        writer.close()
+
+    async def test() -> None:
+        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with listener:
+            with pytest.raises(HandshakeError) as caught:
+                await ends.connect(listener.sockets[0].getsockname()[1])
+            record = await heard.get()
+        assert record is not None
+        assert (record[0], bytes(record[1])) == (ContentType.ALERT, bytes((2, caught.value.alert)))
+
+    run(test())
