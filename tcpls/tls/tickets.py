@@ -169,7 +169,8 @@ class TicketSource:
             key=self.secret.key(message.nonce),
             suite=self.secret.suite,
             age_add=message.age_add,
-            received=now,
+            # In whole milliseconds, as it is kept, and not later than now: a ticket of the future counts as none.
+            received=int(now * 1000) / 1000,
             lifetime=lifetime,
             server_name=self.server_name,
             alpn=self.alpn,

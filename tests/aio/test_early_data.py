@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 import tcpls
+from tcpls.aio.tickets import TicketScope
+from tcpls.tls.tickets import Ticket
 from tests.aio.ends import Ends, Relay, run
 
 MODES = [tcpls.Negotiate.OFFER, tcpls.Negotiate.OFF]
@@ -131,6 +134,51 @@ def test_the_answer_comes_with_the_first_flight_of_the_server(ends: Ends, mode: 
             await session.close()
         assert hearing.words[-1] == b"question and more"
 
+    run(test())
+
+
+class Counting(tcpls.MemoryTicketStore):
+    received = 0
+
+    async def put(self, scope: TicketScope, tickets: Sequence[Ticket]) -> None:
+        self.received += len(tickets)
+        await super().put(scope, tickets)
+
+
+@pytest.mark.parametrize("leaves", ["with its answer", "with the end of the stream"])
+@pytest.mark.parametrize("mode", MODES)
+def test_who_leaves_ahead_of_the_tickets_gets_them(ends: Ends, mode: tcpls.Negotiate, leaves: str) -> None:
+    """Tickets come behind the client's Finished, an early answer ahead of it; a close reads on to the server's end."""
+
+    async def reverse(session: tcpls.Session) -> None:
+        stream = await session.accept_stream()
+        await stream.write((await stream.read())[::-1])
+        await stream.write_eof()
+
+    async def leave(session: tcpls.Session) -> None:
+        stream = session.first_stream
+        assert stream is not None
+        assert await stream.readexactly(8) == b"noitseuq"
+        left.set()
+        if leaves == "with the end of the stream":
+            await stream.write_eof()
+            assert await stream.readall() == b""
+        await session.close()
+
+    async def test() -> None:
+        async with ends.serve(reverse, zero_rtt=LIMIT) as server, Holding(server.port) as relay:
+            store = Counting()
+            settings = await with_ticket(ends, relay.port, tcpls=mode, tickets=store)
+            before = store.received
+            leaving = asyncio.create_task(leave(await ends.connect(relay.port, b"question", **settings)))
+            # The client has said that it closes when this test goes on.
+            await left.wait()
+            assert store.received == before
+            relay.released.set()
+            await leaving
+            assert store.received == 2 * before
+
+    left = asyncio.Event()
     run(test())
 
 

@@ -45,6 +45,17 @@ def ticket(number: int, *, received: float = NOW, lifetime: int = 100) -> Ticket
     return Ticket(identity, bytes([number % 256]) * 32, SUITE, 7, received, lifetime, "server.example", b"h2", True)
 
 
+def test_a_ticket_is_good_at_once_wherever_it_is_kept() -> None:
+    """It is written in whole milliseconds; rounded up, a store would throw it away for another half of one."""
+    for part in range(1000):
+        now = NOW + part / 1_000_000
+        made = SOURCE.ticket(NewSessionTicket(100, 7, b"", b"ticket", {}), now)
+        assert made is not None
+        kept = Ticket.read(made.write())
+        assert kept == made
+        assert kept.alive(now)
+
+
 class Clock:
     now = NOW
 
