@@ -6,11 +6,13 @@ from tcpls.aio.endpoints import Endpoint, parse_local
 from tcpls.aio.identity import Credential
 from tcpls.aio.info import ConnectionInfo, SessionInfo
 from tcpls.aio.keylog import FileKeyLog
+from tcpls.aio.parity import StreamServer, create_connection, create_server, open_connection, start_server
 from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.replay_file import FileReplayStore
 from tcpls.aio.server import Server, serve
 from tcpls.aio.session import Session, Shipment
 from tcpls.aio.stream import Stream
+from tcpls.aio.stream_transport import StreamTransport, stream_transport
 from tcpls.aio.ticket_key_file import TicketKeyFile
 from tcpls.aio.tickets import FileTicketStore, MemoryTicketStore, TicketScope, TicketStore
 from tcpls.errors import (
@@ -90,14 +92,21 @@ __all__ = [
     "Shipment",
     "Stream",
     "StreamReset",
+    "StreamServer",
+    "StreamTransport",
     "TCPLSError",
     "Ticket",
     "TicketKeyFile",
     "TicketScope",
     "TicketStore",
     "connect",
+    "create_connection",
+    "create_server",
+    "open_connection",
     "parse_local",
     "parse_option",
     "read_public_key",
     "serve",
+    "start_server",
+    "stream_transport",
 ]

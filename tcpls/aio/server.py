@@ -167,9 +167,7 @@ class serve:
             await self._server.close()
 
     async def _open(self) -> Server:
-        if self._config.ktls is KTLS.REQUIRE and (reason := ktls.probe().reason):
-            raise KernelUnavailable("kTLS", reason)
-        listeners = await _listening(self._host, self._port, self._config.backlog)
+        listeners = await listen(self._host, self._port, self._config)
         try:
             return Server(self._handler, listeners, self._config)
         except BaseException:
@@ -178,8 +176,10 @@ class serve:
             raise
 
 
-async def _listening(host: str | None, port: int, backlog: int) -> list[socket.socket]:
-    """A listener per address of `host`. Raises `ConnectError`."""
+async def listen(host: str | None, port: int, config: ServerConfig) -> list[socket.socket]:
+    """A listener per address of `host`. Raises `ConnectError`, and `KernelUnavailable` (kTLS was required)."""
+    if config.ktls is KTLS.REQUIRE and (reason := ktls.probe().reason):
+        raise KernelUnavailable("kTLS", reason)
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -197,7 +197,7 @@ async def _listening(host: str | None, port: int, backlog: int) -> list[socket.s
             # Port 0 means the same port for each family.
             chosen = listeners[0].getsockname()[1] if port == 0 and len(listeners) > 1 else where[1]
             listener.bind((where[0], chosen, *where[2:]))
-            listener.listen(backlog)
+            listener.listen(config.backlog)
     except OSError as error:
         for listener in listeners:
             listener.close()

@@ -108,6 +108,15 @@ class Session:
             tuple(filter(None, map(connection_info, self._driver.open_transports()))),
         )
 
+    def socket_names(self) -> tuple[tuple[object, ...], tuple[object, ...]] | None:
+        """This end's address and the peer's, as sockets have them, of the first connection that is open."""
+        for transport in self._driver.open_transports():
+            try:
+                return transport.socket.getsockname(), transport.socket.getpeername()
+            except OSError:
+                continue
+        return None
+
     def congestion(self, connection_id: int = 0) -> str:
         """The congestion control algorithm as the kernel reports it for that connection's socket."""
         return sockopts.congestion(self._driver.transport(connection_id).socket)

@@ -196,6 +196,11 @@ class Stream:
         """Bytes that are queued beyond the send buffer's bound. Raises what `write` raises."""
         return 0 if self._core.send_finished(self._id) else max(0, -self._core.send_capacity(self._id))
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that are queued and went into no record, even if they never will."""
+        return self._core.unsent(self._id)
+
     async def write_eof(self) -> None:
         """Ends the sending direction behind what was written; the other direction goes on."""
         self.finish()
@@ -223,7 +228,9 @@ class Stream:
 
     def watch(self, watcher: Watcher | None) -> None:
         """From now on `watcher` is told, and the session holds the stream, and with it the watcher, until None is
-        given. Tasks that wait for the stream must not be there."""
+        given. Raises `ApiMisuse` when somebody waits for the stream already."""
+        if watcher is not None and (self._watcher or self._reader or self._writer):
+            raise ApiMisuse(f"stream {self._id} is in use")
         self._watcher = watcher
         if watcher is None:
             self._session.held.discard(self)

@@ -114,6 +114,9 @@ class Core(Protocol):
         """Bytes that may be queued now without holding more than the send buffer's bound. Raises what `send` raises
         when the stream or the session is over, so that nobody waits for room that never comes."""
 
+    def unsent(self, stream_id: int) -> int:
+        """Bytes that were queued and not put in records; also when they never will be. 0 of streams that are over."""
+
     def finish(self, stream_id: int) -> None:
         """The stream ends behind what was queued (FIN). Idempotent."""
 

@@ -280,6 +280,9 @@ class PlainSession(CoreBase):
         self._check_open()
         return self._config.send_buffer - (self._sending.written - self._sending.sent)
 
+    def unsent(self, stream_id: int) -> int:
+        return self._sending.written - self._sending.sent
+
     def finish(self, stream_id: int) -> None:
         self._check(stream_id)
         self._sending.push()

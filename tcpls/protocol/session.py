@@ -634,7 +634,7 @@ class Session(CoreBase):
 
     def announce(self, stream_id: int) -> None:
         self._check_open()
-        self._outbox.append(self._streams.announcement(stream_id))
+        self._streams.announce(stream_id)
 
     def send(self, stream_id: int, data: bytes, now: float, more: bool = False) -> None:
         self._check_open()
@@ -663,6 +663,9 @@ class Session(CoreBase):
     def send_capacity(self, stream_id: int) -> int:
         self._check_open()
         return self._streams.capacity(stream_id)
+
+    def unsent(self, stream_id: int) -> int:
+        return self._streams.unsent_of(stream_id)
 
     def finish(self, stream_id: int) -> None:
         if self._ended:

@@ -316,9 +316,11 @@ class StreamTable:
         self.sent += len(data)
         return stream_id
 
-    def announcement(self, stream_id: int) -> Stream:
-        """A frame that is about no data, and so says only that the stream is there."""
-        return Stream(self._of_sending(stream_id).stream_id, 0, b"")
+    def announce(self, stream_id: int) -> None:
+        """Queues a frame that is about no data, and so says only that the stream is there, if the peer may not know."""
+        self._of_sending(stream_id)
+        if stream_id & 1 == self._bit:
+            self._queue(Stream(stream_id, 0, b""))
 
     def push(self, stream_id: int) -> None:
         stream = self.sending.get(stream_id)
@@ -333,6 +335,10 @@ class StreamTable:
     def capacity(self, stream_id: int) -> int:
         stream = self._of_sending(stream_id)
         return self._send_buffer - (stream.written - stream.sent)
+
+    def unsent_of(self, stream_id: int) -> int:
+        stream = self.sending.get(stream_id)
+        return 0 if stream is None else stream.written - stream.sent
 
     def _end_told(self, stream: SendStream) -> None:
         """The application has no more to do with this half, which the peer stopped."""
