@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tcpls.aio.client_files import ClientFiles
 from tcpls.aio.dialing import ATTEMPT_DELAY
 from tcpls.aio.endpoints import Endpoint
 from tcpls.aio.identity import Credential
@@ -104,6 +105,8 @@ class ClientConfig(CommonConfig):
     failed, and the first connection must be there within `connect_timeout`. `remotes` are used in place of the
     addresses of the host; `locals` are what to come from: addresses, and interfaces, each of which stands for its
     addresses. `first_family` is tried first; None: the one that RFC 6724 puts first, IPv6 where it can be used.
+
+    Files are read at each connection, and by `with_files_read` instead.
     """
 
     ca_file: str | Path | None = None
@@ -121,6 +124,15 @@ class ClientConfig(CommonConfig):
     first_family: socket.AddressFamily | None = None
     connect_timeout: float = 10.0
     attempt_delay: float = ATTEMPT_DELAY
+    files: ClientFiles | None = field(default=None, repr=False, compare=False)
+
+    def with_files_read(self) -> ClientConfig:
+        """The same, with what its certificates, keys and authorities are now.
+
+        For a process that is going to give up the right to read them, or that connects often. A copy of it that names
+        other files reads those. Raises `ConfigurationError`, which names the file. Blocks.
+        """
+        return replace(self, files=ClientFiles.read(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tcpls.aio import ech
+from tcpls.aio.client_files import ClientFiles
 from tcpls.aio.config import ClientConfig, CommonConfig, Negotiate, ServerConfig
 from tcpls.aio.identity import (
     check_client_authentication,
-    fingerprint,
-    load_identities,
     load_public_keys,
     server_identities,
 )
 from tcpls.aio.tickets import TicketScope
-from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
+from tcpls.errors import ConfigurationError, HandshakeError, Reason
 from tcpls.kernel.program import ABI, Mode
 from tcpls.protocol import negotiation
 from tcpls.protocol.parameters import (
@@ -36,7 +34,7 @@ from tcpls.tls.algorithms import DEFAULT_GROUPS, Group
 from tcpls.tls.compression import DEFAULT_COMPRESSIONS, CertificateCompression
 from tcpls.tls.connection import ClientConnection, Established, ServerConnection
 from tcpls.tls.early_data import EarlyDataPolicy
-from tcpls.tls.engine import CryptoEngine, Trust
+from tcpls.tls.engine import CryptoEngine
 from tcpls.tls.engines import libraries
 from tcpls.tls.extensions import ExtensionType, read_record_size_limit
 from tcpls.tls.messages import ClientHello
@@ -139,35 +137,6 @@ TICKETS = 2
 """How many a client with a store asks for: one for the next session, and one for when two begin at a time."""
 
 
-class _TrustsNobody:
-    """For a client of a pre-shared key, on a machine without any authorities."""
-
-    subjects: tuple[bytes, ...] = ()
-
-    def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
-        raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "there are no authorities here")
-
-    def check_status(self, response: bytes, chain: Sequence[bytes], time: datetime) -> bool:
-        return False
-
-
-def _trust(config: ClientConfig, library: libraries.Library) -> Trust | None:
-    if not config.verify:
-        if config.server_keys is not None:
-            raise ConfigurationError("a server whose key is expected is verified by it")
-        return None
-    if config.server_keys is not None and config.ca_file is None:
-        return None
-    if config.ca_file is not None:
-        return library.load_trust(config.ca_file)
-    try:
-        return library.system_trust()
-    except ConfigurationError:
-        if config.psks:
-            return _TrustsNobody()
-        raise
-
-
 class ClientSetup:
     """What a handshake with the server `host` is made of. Raises `ConfigurationError`."""
 
@@ -175,21 +144,22 @@ class ClientSetup:
         self.local = local_parameters(config)
         self._name = config.server_name or host
         self._config = config
-        library = libraries.library(config.engine)
+        self._files = files = ClientFiles.of(config)
+        engine = libraries.library(config.engine).engine
         self._tls = tls_config.ClientConfig(
             server_name=self._name,
-            trust=_trust(config, library),
-            server_keys=load_public_keys(config.server_keys),
+            trust=files.trust,
+            server_keys=files.server_keys,
             ocsp=config.ocsp,
             shares=config.key_shares,
             extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
-            engine=library.engine,
+            engine=engine,
             tickets=0 if config.tickets is None else TICKETS,
             ech=ech.client_configs(config),
             ech_grease=config.ech_grease,
-            esni=ech.client_esni(config, library.engine),
-            identities=load_identities(config, library),
-            **_common(config, library.engine),
+            esni=ech.client_esni(config, engine),
+            identities=files.identities,
+            **_common(config, engine),
         )
 
     def connection(self, ticket: Ticket | None = None, *, early_data: bool = False) -> ClientConnection:
@@ -203,22 +173,22 @@ class ClientSetup:
 
     def ticket_scope(self, host: str, port: int) -> TicketScope:
         """What the tickets of this configuration are good for. Whatever says whom to trust belongs into it."""
-        config = self._config
+        config, digests = self._config, self._files.digests
         settings = hashlib.sha256()
         # A ticket of ordinary TLS is of no use for the early data of TCPLS, nor the other way round.
         settings.update(b"plain" if config.tcpls is Negotiate.OFF else b"tcpls")
         if not config.verify:
             settings.update(b" unverified")
         elif config.ca_file is not None:
-            settings.update(b" authorities " + hashlib.sha256(Path(config.ca_file).read_bytes()).digest())
+            settings.update(b" authorities " + digests.authorities)
         if config.server_keys is not None:
-            settings.update(b" keys " + hashlib.sha256(Path(config.server_keys).read_bytes()).digest())
+            settings.update(b" keys " + digests.server_keys)
         if config.ocsp:
             # A session in which nobody asked may have begun with a certificate that is revoked.
             settings.update(b" ocsp")
-        if shown := fingerprint(config):
+        if digests.shown:
             # A session in which this client was known is not resumed as somebody else.
-            settings.update(b" identity " + shown)
+            settings.update(b" identity " + digests.shown)
         for psk in config.psks:
             # Its identity only: a digest of a key is a means to guess it.
             settings.update(b" psk " + hashlib.sha256(psk.identity + b" " + psk.context).digest())

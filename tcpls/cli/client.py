@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcpls import (
@@ -150,15 +150,16 @@ def ticket_store(arguments: argparse.Namespace) -> FileTicketStore | None:
 
 
 def session_config(arguments: argparse.Namespace, port: int = options.DEFAULT_PORT) -> ClientConfig:
-    """What `add_session_options` asked for. Starts the helper if there is to be one. `port` is the server's.
+    """What `add_session_options` asked for, its files read. Starts the helper if there is to be one.
 
+    The user that this process becomes afterwards need not be able to do either. `port` is the server's.
     Raises `UsageError`, `ConfigurationError`.
     """
     if arguments.insecure and arguments.server_keys:
         raise UsageError("--insecure and --server-keys exclude each other")
     policy = programs.policy(arguments)
     identity.check_policy(policy, knows_peers=not arguments.insecure, how="a server that is verified")
-    return ClientConfig(
+    config = ClientConfig(
         ca_file=arguments.ca_certs,
         server_keys=arguments.server_keys,
         ocsp=arguments.check_ocsp,
@@ -174,9 +175,9 @@ def session_config(arguments: argparse.Namespace, port: int = options.DEFAULT_PO
         esni=options.read_bytes(arguments.esni) if arguments.esni else b"",
         tickets=ticket_store(arguments),
         programs=policy,
-        helper=programs.spawn_helper(policy),
         **options.common_settings(arguments),
-    )
+    ).with_files_read()
+    return replace(config, helper=programs.spawn_helper(policy))
 
 
 def plan(arguments: argparse.Namespace) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,45 @@ def test_a_resumed_client_is_still_known(ends: Ends, clients: Clients) -> None:
             # The ticket is of a session with that client, and nobody else's.
             async with ends.connect(server.port, tickets=store) as session:
                 assert not session.info().resumed
+
+    run(test())
+
+
+@pytest.mark.parametrize("engine", ["openssl", "minicrypto"])
+def test_files_that_are_gone_by_the_time_of_a_connection(
+    ends: Ends, clients: Clients, tmp_path: Path, engine: str
+) -> None:
+    """A configuration that has read them needs none, for any number of sessions; one that names others reads those."""
+
+    async def until_its_end(session: tcpls.Session) -> None:
+        await session.wait_ended()
+
+    async def test() -> None:
+        mine = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+        assert clients.credential.certificate is not None
+        for copy, original in zip(
+            mine, (clients.credential.certificate, clients.credential.private_key, ends.ca), strict=True
+        ):
+            copy.write_bytes(Path(original).read_bytes())
+        named = tcpls.ClientConfig(
+            ca_file=mine[2],
+            server_name="localhost",
+            credentials=(tcpls.Credential(certificate=mine[0], private_key=mine[1]),),
+            tickets=tcpls.MemoryTicketStore(),
+            engine=engine,
+        )
+        config = named.with_files_read()
+        assert config == named
+        for file in mine:
+            file.unlink()
+        async with ends.serve(until_its_end, **clients.server()) as server:
+            for resumed in (False, True):
+                async with tcpls.connect("127.0.0.1", server.port, config=config) as session:
+                    assert session.info().resumed is resumed
+                    await session.ping()
+            for again in (named, replace(config, ca_file=tmp_path / "others.pem")):
+                with pytest.raises(tcpls.ConfigurationError, match="No such file"):
+                    await tcpls.connect("127.0.0.1", server.port, config=again)
 
     run(test())
 

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
+import tcpls
 from tcpls import FileTicketStore, MemoryTicketStore
 from tests.aio.ends import Ends, run
 
@@ -64,6 +66,55 @@ def test_nothing_is_left_of_root(ends: Ends, user: str) -> None:
         assert server.returncode == 143
 
     run(test())
+
+
+def test_a_client_reads_what_root_alone_may_read(tmp_path: Path) -> None:
+    """Its key, its authorities and its pre-shared keys, before it becomes a user who could not."""
+    authority, folder = trustme.CA(), Path("/var/tmp") / f"tcpls-client-{os.getpid()}"
+    identity = authority.issue_cert("localhost")
+    folder.mkdir()
+    try:
+        files = {"ca": authority.cert_pem.bytes(), "key": identity.private_key_pem.bytes(), "psks": b"me:" + b"00" * 16}
+        files["chain"] = b"".join(blob.bytes() for blob in identity.cert_chain_pems)
+        for name, contents in files.items():
+            (folder / name).write_bytes(contents)
+            (folder / name).chmod(0o600)
+        seen: list[tuple[str, str]] = []
+
+        async def test() -> None:
+            async def handler(session: tcpls.Session) -> None:
+                seen.append((session.info().peer, session.info().psk))
+                await (await session.accept_stream()).write_eof()
+                await session.wait_ended()
+
+            ends = Ends(folder / "ca", folder / "chain", folder / "key")
+            clients = {"client_auth": tcpls.ClientAuth.REQUIRE, "client_ca_file": folder / "ca"}
+            psk = tcpls.ExternalPsk(b"me", bytes(16))
+            for shown, known in (
+                (["-c", str(folder / "chain"), "-k", str(folder / "key")], clients),
+                (["--psk", f"@{folder / 'psks'}"], {"psks": (psk,)}),
+            ):
+                async with ends.serve(handler, **known) as server:
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "tcpls.client",
+                        "--user",
+                        "nobody",
+                        "--ca-certs",
+                        str(folder / "ca"),
+                    ]
+                    client = await asyncio.create_subprocess_exec(
+                        *command, *shown, f"localhost:{server.port}", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+                    )
+                    said = (await client.communicate())[1].decode()
+                    assert client.returncode == 0, said
+
+        run(test())
+    finally:
+        shutil.rmtree(folder)
+    assert [psk for _, psk in seen] == ["", "me"]
+    assert seen[0][0].startswith("localhost, certificate") and seen[0][0].endswith(", verified")
 
 
 def test_a_server_that_stays_root_says_so(ends: Ends) -> None:
