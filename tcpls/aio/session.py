@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -108,14 +109,9 @@ class Session:
             tuple(filter(None, map(connection_info, self._driver.open_transports()))),
         )
 
-    def socket_names(self) -> tuple[tuple[object, ...], tuple[object, ...]] | None:
-        """This end's address and the peer's, as sockets have them, of the first connection that is open."""
-        for transport in self._driver.open_transports():
-            try:
-                return transport.socket.getsockname(), transport.socket.getpeername()
-            except OSError:
-                continue
-        return None
+    def socket(self) -> socket.socket | None:
+        """That of the first connection that is open: to be looked at."""
+        return next((transport.socket for transport in self._driver.open_transports()), None)
 
     def congestion(self, connection_id: int = 0) -> str:
         """The congestion control algorithm as the kernel reports it for that connection's socket."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from asyncio.constants import _SendfileMode
 from asyncio.transports import _FlowControlMixin
@@ -10,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from tcpls.aio.connection_errors import as_connection_error
+from tcpls.aio.socket_view import SocketView
 from tcpls.aio.stream import Stream
 from tcpls.errors import NotNegotiated, SessionClosed, SessionLost, TCPLSError
 from tcpls.wire import Buffer
@@ -62,14 +64,13 @@ class StreamTransport(_FlowControlMixin):
     ) -> None:
         """`made` is done when the protocol knows of the connection."""
         loop = asyncio.get_running_loop()
-        super().__init__(None, loop)
+        super().__init__(_addresses(stream.session), loop)
         self._loop = loop
         self._protocol: asyncio.BaseProtocol | None = protocol
         self._protocol_paused = False
         self._stream = stream
         self._session: Session = stream.session
         self._owns_session = owns_session
-        self._addresses = self._session.socket_names()
         self._started = False
         self._paused = False
         self._read_due = False
@@ -112,19 +113,17 @@ class StreamTransport(_FlowControlMixin):
     # What there is to know.
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """'sockname' and 'peername' are those of the connection that the session had at that time.
+        """'sockname' and 'peername' are those of the session's connection at first; 'socket' is a `SocketView`.
 
-        'socket', 'sslcontext' and 'ssl_object' are None: a stream has no socket of its own, and another connection may
-        carry it tomorrow. 'cipher' is as of ssl (suite, version, bits of its keys); 'alpn' and 'peer' are texts, those
-        of `Session.info()`; 'tcpls_session' and 'tcpls_stream' are what this is a transport over.
+        'cipher' is as of ssl (suite, version, bits of its keys); 'alpn' and 'peer' are texts, those of
+        `Session.info()`; 'tcpls_session' and 'tcpls_stream' are what this is a transport over. 'ssl_object' and
+        'sslcontext' are not there: programs take them for a transport that cannot be half-closed.
         """
         match name:
             case "tcpls_session":
                 return self._session
             case "tcpls_stream":
                 return self._stream
-            case "sockname" | "peername":
-                return default if self._addresses is None else self._addresses[name == "peername"]
             case "alpn":
                 return self._session.alpn or default
             case "cipher":
@@ -132,7 +131,7 @@ class StreamTransport(_FlowControlMixin):
                 return info.suite, "TLSv1.3", 128 if "128" in info.suite else 256
             case "peer":
                 return self._session.info().peer or default
-        return default
+        return super().get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -352,6 +351,18 @@ class StreamTransport(_FlowControlMixin):
             self._stream.watch(None)
             if not self.lost.done():
                 self.lost.set_result(None)
+
+
+def _addresses(session: Session) -> dict[str, object]:
+    """What is still to be known when the connection is over."""
+    known: dict[str, object] = {}
+    sock = session.socket()
+    if sock is not None:
+        known["socket"] = SocketView(session, sock)
+        with contextlib.suppress(OSError):
+            known["sockname"] = sock.getsockname()
+            known["peername"] = sock.getpeername()
+    return known
 
 
 def stream_transport(stream: Stream, protocol: asyncio.BaseProtocol) -> StreamTransport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -479,6 +480,30 @@ def test_readers_and_writers_are_asyncio_s(ends: Ends) -> None:
     run(test())
 
 
+def look_at(sock: Any, port: int) -> None:
+    """A socket that can be seen, and neither changed nor waited for."""
+    assert (sock.family, sock.type, sock.fileno()) == (socket.AF_INET, socket.SOCK_STREAM, -1)
+    assert sock.getpeername() == ("127.0.0.1", port)
+    assert sock.getsockname()[0] == "127.0.0.1"
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert len(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)) == 104
+    # What is set already may be asked for.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+    sock.setblocking(False)
+    sock.settimeout(sock.gettimeout())
+    changes: list[Callable[[], None]] = [
+        lambda: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0),
+        lambda: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1),
+        lambda: sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8)),
+        lambda: sock.setblocking(True),
+        lambda: sock.settimeout(1.0),
+    ]
+    for change in changes:
+        with pytest.raises(PermissionError, match="no socket of its own"):
+            change()
+
+
 def test_what_writers_know(ends: Ends) -> None:
     async def test() -> None:
         seen: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
@@ -503,7 +528,8 @@ def test_what_writers_know(ends: Ends) -> None:
             assert there["peer"] is None
             assert isinstance(here("tcpls_session"), tcpls.Session)
             assert isinstance(there["tcpls_stream"], tcpls.Stream)
-            for name in ("socket", "ssl_object", "sslcontext", "anything"):
+            look_at(here("socket"), port)
+            for name in ("ssl_object", "sslcontext", "anything"):
                 assert here(name) is None
                 assert here(name, "default") == "default"
             assert "StreamTransport of stream 0, open" in repr(writer)
@@ -512,8 +538,10 @@ def test_what_writers_know(ends: Ends) -> None:
             assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()
-            # What is asked for behind the end is answered as before.
+            # What is asked for behind the end is answered as before, and a socket is no more.
             assert here("peername") == ("127.0.0.1", port)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                here("socket").getpeername()
             assert writer.transport.is_closing()
 
     run(test())
