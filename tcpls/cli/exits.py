@@ -23,6 +23,7 @@ from tcpls.errors import (
     StreamReset,
     TCPLSError,
 )
+from tcpls.proxy.message import Code, TargetRefused
 
 CERTIFICATE_ALERTS = {
     Alert.BAD_CERTIFICATE,
@@ -94,6 +95,10 @@ def explain(error: BaseException) -> tuple[Exit, str]:
             return Exit.KERNEL, str(error)
         case ProgramRefused() | OptionRefused():
             return Exit.FILES, f"the peer refused: {error}"
+        case TargetRefused(code=Code.NOT_ALLOWED):
+            return Exit.FILES, str(error)
+        case TargetRefused():
+            return Exit.CONNECT, str(error)
         case ConnectError() | socket.gaierror():
             return Exit.CONNECT, str(error)
         case UsageError():

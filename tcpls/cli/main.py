@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tcpls.cli import cc, client, doctor, ech, lab, server
+from tcpls.cli import cc, client, doctor, ech, lab, proxy, server
 from tcpls.cli.run import guarded
 
-COMMANDS = {"client": client.main, "server": server.main}
+COMMANDS = {"client": client.main, "proxy": proxy.main, "server": server.main}
 """These have options before and between their words, so they parse their own."""
 
 
@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("client", help="connect to a server", add_help=False)
     subparsers.add_parser("server", help="serve files, an echo, or standard input and output", add_help=False)
+    subparsers.add_parser("proxy", help="carry any TCP program over one session", add_help=False)
     cc.add_parser(subparsers)
     doctor.add_parser(subparsers)
     ech.add_parser(subparsers)

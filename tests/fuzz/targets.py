@@ -61,6 +61,7 @@ from tcpls.wire import Reader
 from tests.der_writer import oid, sequence
 from tests.fuzz.crypto_targets import CRYPTO_TARGETS
 from tests.fuzz.null_engine import NullEngine, NullKey
+from tests.fuzz.proxy_targets import PROXY_TARGETS
 from tests.fuzz.target import Target
 from tests.unit.tls.pair import NAME, TIME, seeded
 
@@ -479,4 +480,5 @@ TARGETS: dict[str, Target] = {
     "ech_inner": Target(ech_inner, _inner_seeds),
     "esni": Target(esni, _esni_seeds),
     **CRYPTO_TARGETS,
+    **PROXY_TARGETS,
 }
