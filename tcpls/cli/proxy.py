@@ -47,8 +47,7 @@ logger = logging.getLogger("tcpls.proxy")
 SOCKS_PORT = 1080
 CONNECTIONS = 256
 WINDOW = 1 << 20
-"""Bytes that may wait at the receiving end of each connection. That of the session is as much for every connection, so
-that those whose program does not read keep nothing from the others."""
+"""Bytes that may wait at the receiving end of each connection."""
 SEND_BUFFER = 1 << 18
 """Bytes that may wait at the sending end of each connection."""
 KEEPALIVE = 20.0
@@ -192,7 +191,9 @@ def _carrying(arguments: argparse.Namespace, config: CONFIG, connections: int) -
         "alpn": (ALPN,),
         "tcpls": Negotiate.REQUIRE,
         "stream_window": arguments.window,
-        "session_window": arguments.window * connections,
+        # Those whose program does not read keep nothing from the others: all of them together hold half of this, and
+        # as much as the other half may have been read without the sender being told yet.
+        "session_window": 2 * arguments.window * connections,
         "stream_limit": connections,
         "session": replace(config.session, send_buffer=min(SEND_BUFFER, arguments.window)),
     }
