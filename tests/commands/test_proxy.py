@@ -310,6 +310,11 @@ def test_a_connection_that_was_cut_is_no_success(setup: Setup) -> None:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         sock, _ = listener.accept()
+        # What is said after the connection was answered: a reset overtakes what was not read yet.
+        assert process.stdin is not None
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        assert sock.recv(1) == b"x"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.close()
         _, said = process.communicate(timeout=TIMEOUT)
