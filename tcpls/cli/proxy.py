@@ -28,7 +28,7 @@ from tcpls import (
     connect,
     serve,
 )
-from tcpls.cli import identity, options, privileges
+from tcpls.cli import identity, options, privileges, programs
 from tcpls.cli.client import add_session_options, session_config
 from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
@@ -271,7 +271,7 @@ def _tunnel(arguments: argparse.Namespace, connections: int) -> tuple[Tunnel, Cl
     host, port, rest = options.parse_endpoint([arguments.gateway])
     if not host or rest:
         raise UsageError("--gateway HOST[:PORT]")
-    config = _carrying(arguments, session_config(arguments), connections)
+    config = _carrying(arguments, session_config(arguments, port), connections)
     # A gateway opens no streams.
     config = replace(
         config,
@@ -382,9 +382,9 @@ async def gateway(arguments: argparse.Namespace) -> None:
     )
     _allow_descriptors(arguments.connections + arguments.max_sessions)
     settings = own_settings(arguments)
-    policy = options.program_policy(arguments)
+    policy = programs.policy(arguments)
     identity.check_policy(policy, knows_peers=arguments.allow_anonymous == "off", how="clients that are known")
-    helper = options.spawn_helper(policy)
+    helper = programs.spawn_helper(policy)
     try:
         config = ServerConfig(programs=policy, helper=helper, **clients, **settings)
         config = _carrying(arguments, config, arguments.connections_per_client)
