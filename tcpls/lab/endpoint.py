@@ -58,7 +58,7 @@ def main(source: TextIO = sys.stdin) -> int:
         arrivals = Arrivals(job.seed, job.size, begin)
         ended = ""
         try:
-            application.fetch(job, arrivals, orders)
+            application.fetch(job, arrivals, orders, say)
         except TimeoutError as error:
             # The kernel's (a user timeout) has a number, the clock's has none.
             ended = f"TimeoutError: {error}" if error.errno else f"stopped after {job.limit:g} s"

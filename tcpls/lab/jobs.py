@@ -1,7 +1,7 @@
 """What an application of the laboratory is asked to do, whatever transport it is of.
 
-An application is a module with two functions, `serve(job, say)` and `fetch(job, arrivals, orders)`, which return when
-they are done. This is all that they share with the laboratory.
+An application is a module with two functions, `serve(job, say)` and `fetch(job, arrivals, orders, say)`, which return
+when they are done. This is all that they share with the laboratory.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def _send(connection: ssl.SSLSocket, job: Job) -> None:
         connection.recv(1)
 
 
-def fetch(job: Job, arrivals: Arrivals, orders: Orders) -> None:
-    """Neither transport takes orders: with Multipath TCP it is the kernel that is told."""
+def fetch(job: Job, arrivals: Arrivals, orders: Orders, say: Say) -> None:
+    """Neither transport takes orders, or has anything to tell: with Multipath TCP it is the kernel that is told."""
     context = ssl.create_default_context(cafile=job.authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     place = job.places[job.begin[0]]

@@ -35,11 +35,11 @@ async def _serve(job: Job, say: Say) -> None:
         await asyncio.get_running_loop().create_future()
 
 
-def fetch(job: Job, arrivals: Arrivals, orders: Orders) -> None:
-    asyncio.run(_fetch(job, arrivals, orders))
+def fetch(job: Job, arrivals: Arrivals, orders: Orders, say: Say) -> None:
+    asyncio.run(_fetch(job, arrivals))
 
 
-async def _fetch(job: Job, arrivals: Arrivals, orders: Orders) -> None:
+async def _fetch(job: Job, arrivals: Arrivals) -> None:
     config = ClientConfig(
         ca_file=job.authority, server_name=SERVER_NAME, tcpls=Negotiate.REQUIRE, congestion=job.congestion
     )

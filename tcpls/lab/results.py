@@ -52,7 +52,7 @@ class Run:
 
     `ended` says why it is not complete ("": it is). `retransmitted` are TCP segments of the server's namespace,
     `emulation` the processor time that carrying the packets took, `late` the longest that one left a path after its
-    time, in seconds.
+    time, in seconds. `details` is what the application told meanwhile.
     """
 
     scenario: str
@@ -67,7 +67,7 @@ class Run:
     retransmitted: int
     emulation: float
     late: float
-    details: str = ""
+    details: tuple[str, ...] = ()
 
     @property
     def received(self) -> int:
@@ -149,7 +149,7 @@ class Run:
             "events": [vars(recovery) for recovery in self.recoveries()],
             "retransmitted": self.retransmitted,
             "emulation": {"cpu": round(self.emulation, 2), "late": round(self.late, 4)},
-            "details": self.details,
+            "details": list(self.details),
         }
 
 

@@ -55,7 +55,7 @@ class Application:
     def hear(self, timeout: float) -> dict[str, object] | None:
         """What it says next; None if it says nothing in time. Raises `Ended`."""
         try:
-            words = self._heard.get(timeout=max(timeout, 0.0))
+            words = self._heard.get(timeout > 0, max(timeout, 0.0))
         except queue.Empty:
             return None
         if words is None:
@@ -73,19 +73,23 @@ class Application:
             raise LaboratoryFailed("an end of the application has died; what it said is above") from None
         raise LaboratoryFailed(f"an end of the application has not said {word!r} in {timeout:g} s")
 
-    def close(self) -> list[dict[str, object]]:
-        """Ends it; gives what it said that nobody has heard."""
+    def details(self) -> list[str]:
+        """What it has told that nobody has heard."""
+        told = []
+        with suppress(Ended):
+            while (words := self.hear(0.0)) is not None:
+                if "detail" in words:
+                    told.append(str(words["detail"]))
+        return told
+
+    def close(self) -> None:
+        """Ends it."""
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101  pipes
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         end(self._process)
         self._listener.join()
         self._process.stdout.close()
-        words = []
-        while not self._heard.empty():
-            if (said := self._heard.get()) is not None:
-                words.append(said)
-        return words
 
 
 def run(scenario: Scenario, transport: str, *, seed: int = 1, number: int = 1, files: Files) -> Run:
@@ -144,6 +148,7 @@ class Conductor:
         self._client = client
         self.happened: list[Happened] = []
         self.details: list[str] = []
+        self._last: dict[str, object] | None = None
 
     def conduct(self) -> dict[str, object]:
         """From the client's begin to its end; what it says in the end."""
@@ -160,19 +165,21 @@ class Conductor:
 
     def _until(self, moment: float) -> dict[str, object] | None:
         """Waits; what the client says if it has ended before."""
+        while self._last is None and (left := moment - time.monotonic()) > 0:
+            self._hear(left)
+        return self._last
+
+    def _hear(self, timeout: float) -> dict[str, object]:
+        """What the client says next, {} if nothing. Its last word is kept, whoever hears it."""
         try:
-            while (left := moment - time.monotonic()) > 0:
-                said = self._client.hear(left)
-                if said is not None and "ended" in said:
-                    return said
-                self._note(said)
+            said = self._client.hear(timeout) or {}
         except Ended:
             raise LaboratoryFailed("the client has died; what it said is above") from None
-        return None
-
-    def _note(self, said: dict[str, object] | None) -> None:
-        if said is not None and "detail" in said:
+        if "ended" in said:
+            self._last = said
+        if "detail" in said:
             self.details.append(str(said["detail"]))
+        return said
 
     def _let_happen(self, event: Event) -> float:
         network = self._network
@@ -194,7 +201,11 @@ class Conductor:
 
     def _tell(self, do: str, path: int) -> float:
         self._client.tell(do=do, path=path)
-        return float(str(self._client.await_word("did")["at"]))
+        deadline = time.monotonic() + START_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0:
+            if "did" in (said := self._hear(left)):
+                return float(str(said["at"]))
+        raise LaboratoryFailed(f"the client does not say whether it was told to {do}")
 
 
 def _result(
@@ -223,7 +234,7 @@ def _result(
         retransmitted=network.retransmitted(SERVER),
         emulation=float(str(counts["cpu"])),
         late=max(way["late"] for way in ways),
-        details="; ".join(conductor.details),
+        details=(*conductor.details, *server.details()),
     )
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,12 @@ def network() -> Iterator[Network]:
 @pytest.fixture
 def connect(network: Network) -> Iterator[Callable[..., Flow]]:
     """Makes a TCP flow from the server to the client over a path."""
+    with flows_over(network) as make:
+        yield make
+
+
+@contextmanager
+def flows_over(network: Network) -> Iterator[Callable[..., Flow]]:
     flows: list[Flow] = []
 
     def make(path: int = 0, family: int = 4) -> Flow:
@@ -147,11 +154,30 @@ def connect(network: Network) -> Iterator[Callable[..., Flow]]:
         flows.append(Flow(server, client))
         return flows[-1]
 
-    yield make
-    for flow in flows:
-        flow.stop()
-        flow.sender.close()
-        flow.receiver.close()
+    try:
+        yield make
+    finally:
+        for flow in flows:
+            flow.stop()
+            flow.sender.close()
+            flow.receiver.close()
+
+
+@pytest.mark.parametrize(("paths", "rate"), [(1, 100e6), (4, 25e6)])
+def test_the_emulator_carries_100_megabits_without_being_the_bottleneck(paths: int, rate: float) -> None:
+    plan = PathPlan(there=Conditions(rate=rate, delay=0.010, queue=250_000))
+    with Network([plan] * paths) as network, flows_over(network) as connect:
+        flows = [connect(path) for path in range(paths)]
+        for flow in flows:
+            flow.start()
+        flows[0].watch(1.0)
+        before, cpu, began = [flow.received for flow in flows], float(str(network.counts()["cpu"])), time.monotonic()
+        flows[0].watch(2.0)
+        elapsed = time.monotonic() - began
+        cpu = float(str(network.counts()["cpu"])) - cpu
+        rates = [8 * (flow.received - was) / elapsed for flow, was in zip(flows, before, strict=True)]
+    assert all(0.85 * rate < got < 1.05 * rate for got in rates), rates
+    assert cpu < 0.8 * elapsed
 
 
 @pytest.mark.parametrize("family", [4, 6])
