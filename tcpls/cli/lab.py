@@ -85,12 +85,13 @@ def _run(arguments: argparse.Namespace) -> int:
         for scenario in chosen:
             transports = _transports(scenario, arguments.transport)
             runs = _runs(scenario, transports, arguments, files)
-            written = [results.write_csv(run, arguments.output) for run in runs]
-            written.append(results.write_json(scenario, runs, arguments.output))
+            for one in runs:
+                results.write_csv(one, arguments.output)
+            written = [results.write_json(scenario, runs, arguments.output)]
             if not arguments.no_plot:
                 written.append(plot.write_png(scenario, runs, arguments.output))
             _print(scenario, runs)
-            print(f"  {', '.join(str(path) for path in written[-2:])} and {len(runs)} CSV files", flush=True)
+            print(f"  {', '.join(map(str, written))}; {len(runs)} CSV files", flush=True)
     return Exit.OK
 
 

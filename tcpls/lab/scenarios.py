@@ -125,6 +125,15 @@ _ALL = (
         events=(Event(3.0, Action.BLACKHOLE, 0, expect=_FAST),),
     ),
     Scenario(
+        name="address-lost",
+        about="the client's address on the first of two paths of 30 Mb/s is taken away at 3 s",
+        paths=(_path(_FAST), _path(_FAST)),
+        begin=(0, 1),
+        size=30 * MB,
+        limit=20.0,
+        events=(Event(3.0, Action.REMOVE_ADDRESS, 0, expect=_FAST),),
+    ),
+    Scenario(
         name="four-paths",
         about="three of four paths of 25 Mb/s are black holes: every 5 s another one is the good one",
         paths=(_path(_SLOW),) * 4,
