@@ -24,6 +24,7 @@ _speaking = threading.Lock()
 
 
 def say(**words: object) -> None:
+    words["at"] = time.monotonic()
     with _speaking:
         print(json.dumps(words), flush=True)
 
@@ -36,7 +37,7 @@ def read_job(words: dict[str, Any]) -> Job:
 def _obey(lines: Iterator[str], orders: Orders) -> None:
     for line in lines:
         words = json.loads(line)
-        say(at=time.monotonic(), did=words["do"])
+        say(did=words["do"])
         orders.put(Order(words["do"], words["path"]))
     # Whoever started this is gone, or wants it to be: whatever the application is doing, it is over.
     os._exit(0)

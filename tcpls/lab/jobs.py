@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Say = Callable[..., None]
-"""Tells the laboratory something, as keyword arguments: `listening=True` when a server can be reached."""
+"""Tells the laboratory something, as keyword arguments: `listening=True` when a server can be reached, `detail=` what
+somebody who looks at the run may want to know."""
 
 SERVER_NAME = "lab.test"
 """Whom the server's certificate is for."""

@@ -59,7 +59,7 @@ def serve(job: Job, say: Say) -> None:
             try:
                 _send(connection, job)
             except OSError as error:
-                say(detail=f"the server: {type(error).__name__}: {error}")
+                say(detail=f"{type(error).__name__}: {error}")
 
 
 def _send(connection: ssl.SSLSocket, job: Job) -> None:

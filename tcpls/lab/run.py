@@ -73,14 +73,13 @@ class Application:
             raise LaboratoryFailed("an end of the application has died; what it said is above") from None
         raise LaboratoryFailed(f"an end of the application has not said {word!r} in {timeout:g} s")
 
-    def details(self) -> list[str]:
-        """What it has told that nobody has heard."""
-        told = []
+    def rest(self) -> list[dict[str, object]]:
+        """What it has said that nobody has heard."""
+        said = []
         with suppress(Ended):
             while (words := self.hear(0.0)) is not None:
-                if "detail" in words:
-                    told.append(str(words["detail"]))
-        return told
+                said.append(words)
+        return said
 
     def close(self) -> None:
         """Ends it."""
@@ -147,7 +146,7 @@ class Conductor:
         self._around = around
         self._client = client
         self.happened: list[Happened] = []
-        self.details: list[str] = []
+        self._details: list[tuple[float, str]] = []
         self._last: dict[str, object] | None = None
 
     def conduct(self) -> dict[str, object]:
@@ -177,9 +176,18 @@ class Conductor:
             raise LaboratoryFailed("the client has died; what it said is above") from None
         if "ended" in said:
             self._last = said
-        if "detail" in said:
-            self.details.append(str(said["detail"]))
+        self._note("client", said)
         return said
+
+    def _note(self, who: str, said: dict[str, object]) -> None:
+        if "detail" in said:
+            self._details.append((float(str(said["at"])) - self._begin, f"{who}: {said['detail']}"))
+
+    def details(self, server: Application) -> tuple[str, ...]:
+        """What both ends told, with the time, in the order of time."""
+        for said in server.rest():
+            self._note("server", said)
+        return tuple(f"{at:.3f} {text}" for at, text in sorted(self._details))
 
     def _let_happen(self, event: Event) -> float:
         network = self._network
@@ -234,7 +242,7 @@ def _result(
         retransmitted=network.retransmitted(SERVER),
         emulation=float(str(counts["cpu"])),
         late=max(way["late"] for way in ways),
-        details=(*conductor.details, *server.details()),
+        details=conductor.details(server),
     )
 
 
