@@ -6,12 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tcpls.errors import CertificateError, HandshakeError, Reason
-from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES, CertificateType
+from tcpls.tls.algorithms import CertificateType
 from tcpls.tls.authentication import Claim, certificate_messages, read_certificate, read_raw_key
-from tcpls.tls.compression import write_compressions
 from tcpls.tls.config import ClientAuth, ServerConfig
 from tcpls.tls.engine import PublicKey
-from tcpls.tls.extensions import Extensions, ExtensionType, write_authorities, write_code_points
 from tcpls.tls.flow import Peer, State
 from tcpls.tls.messages import Certificate, CertificateRequest, HandshakeType, Message
 from tcpls.tls.server_finish import ExpectFinished, Server, psk_mark
@@ -26,10 +24,6 @@ class Request:
     shown: CertificateType
 
 
-MAX_AUTHORITIES = 1 << 14
-"""Bytes of names that clients are told: those of a whole system's authorities would be a burden and of no use."""
-
-
 def certificate_request(config: ServerConfig, types: Collection[int] | None) -> Request | None:
     """None: this client is not asked. `types`: of the certificates that it can show, if it said so."""
     if config.client_auth is ClientAuth.NONE:
@@ -41,20 +35,7 @@ def certificate_request(config: ServerConfig, types: Collection[int] | None) -> 
         if types is not None or config.client_auth is ClientAuth.REQUIRE:
             raise HandshakeError(Reason.NO_COMMON_CERTIFICATE_TYPE)
         return None
-    return Request(_request(config), shown)
-
-
-def _request(config: ServerConfig) -> CertificateRequest:
-    extensions: Extensions = {
-        ExtensionType.SIGNATURE_ALGORITHMS: write_code_points(config.schemes),
-        ExtensionType.SIGNATURE_ALGORITHMS_CERT: write_code_points((*config.schemes, *CERTIFICATE_ONLY_SCHEMES)),
-    }
-    if config.compressions:
-        extensions[ExtensionType.COMPRESS_CERTIFICATE] = write_compressions(config.compressions)
-    names = () if config.client_trust is None else config.client_trust.subjects
-    if names and sum(map(len, names)) <= MAX_AUTHORITIES:
-        extensions[ExtensionType.CERTIFICATE_AUTHORITIES] = write_authorities(names)
-    return CertificateRequest(b"", extensions)
+    return Request(CertificateRequest(b"", config.request_extensions), shown)
 
 
 @dataclass(slots=True)

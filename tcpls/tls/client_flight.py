@@ -59,7 +59,7 @@ class ExpectEncryptedExtensions:
         return ExpectFinished(self.agreed, told, self._known(), None, None)
 
     def _certificate_type(
-        self, extensions: Extensions, kind: ExtensionType, offered: Collection[CertificateType]
+        self, extensions: Extensions, kind: int, offered: Collection[CertificateType]
     ) -> CertificateType:
         contents = extensions.get(kind)
         # RFC 8446 4.4.2: X.509 unless something else was negotiated.

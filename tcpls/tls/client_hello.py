@@ -6,37 +6,25 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tcpls.tls.algorithms import CERTIFICATE_ONLY_SCHEMES, CertificateType
-from tcpls.tls.compression import write_compressions
-from tcpls.tls.config import ClientConfig, is_address
+from tcpls.tls.config import ClientConfig
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.client import NO_ECH, ClientEch, Rejected
 from tcpls.tls.engine import PrivateShare
 from tcpls.tls.extensions import (
-    TLS_1_3,
     Extensions,
     ExtensionType,
-    write_alpn,
-    write_certificate_types,
     write_client_shares,
-    write_code_points,
     write_cookie,
-    write_offered_versions,
-    write_record_size_limit,
-    write_server_name,
 )
 from tcpls.tls.flow import Epoch, Flow
 from tcpls.tls.key_schedule import BinderKind
 from tcpls.tls.messages import (
     ClientHello,
 )
-from tcpls.tls.ocsp import STATUS_REQUEST
 from tcpls.tls.psk import (
     PreSharedKey,
     bind,
     unbound,
-    write_psk_modes,
-    write_ticket_request,
 )
 from tcpls.tls.suites import CipherSuite, Random
 from tcpls.tls.tickets import Ticket
@@ -117,42 +105,10 @@ class Client:
 def write_hello_extensions(
     config: ClientConfig, shares: Collection[PrivateShare], *, early: bool = False
 ) -> Extensions:
-    extensions: Extensions = {}
-    if config.server_name is not None and not is_address(config.server_name):
-        extensions[ExtensionType.SERVER_NAME] = write_server_name(config.server_name)
-    extensions[ExtensionType.SUPPORTED_GROUPS] = write_code_points(config.groups)
-    extensions[ExtensionType.SIGNATURE_ALGORITHMS] = write_code_points(config.schemes)
-    # RFC 8446 4.2.3: certificates may be signed in more ways than handshakes.
-    extensions[ExtensionType.SIGNATURE_ALGORITHMS_CERT] = write_code_points(
-        (*config.schemes, *CERTIFICATE_ONLY_SCHEMES)
-    )
-    if config.alpn:
-        extensions[ExtensionType.ALPN] = write_alpn(config.alpn)
-    extensions[ExtensionType.SUPPORTED_VERSIONS] = write_offered_versions((TLS_1_3,))
+    extensions = dict(config.hello_extensions)
     extensions[ExtensionType.KEY_SHARE] = write_client_shares((share.group, share.public) for share in shares)
-    resumable = bool(config.tickets or config.psks or config.ticket is not None)
-    # RFC 8446 4.2.9: without the modes, no key can be used.
-    if resumable:
-        extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = write_psk_modes(config.psk_modes)
-    # RFC 9149 section 3: how many tickets are wanted, and that none is where none would be of use.
-    if config.tickets or not resumable:
-        extensions[ExtensionType.TICKET_REQUEST] = write_ticket_request(config.tickets, config.tickets)
-    if config.record_size_limit is not None:
-        extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
-    if config.ocsp:
-        extensions[ExtensionType.STATUS_REQUEST] = STATUS_REQUEST
-    # RFC 7250 4.1: nothing is said where it would be X.509 alone.
-    for kind, types in (
-        (ExtensionType.SERVER_CERTIFICATE_TYPE, config.server_types),
-        (ExtensionType.CLIENT_CERTIFICATE_TYPE, config.own_types),
-    ):
-        if types and types != (CertificateType.X509,):
-            extensions[kind] = write_certificate_types(types)
-    if config.compressions:
-        extensions[ExtensionType.COMPRESS_CERTIFICATE] = write_compressions(config.compressions)
     if early:
         extensions[ExtensionType.EARLY_DATA] = b""
-    extensions.update(config.extra_extensions)
     return extensions
 
 

@@ -16,10 +16,11 @@ from tcpls.tls.early_data import EarlyDataPolicy
 from tcpls.tls.ech.configs import EchConfig, choose_config
 from tcpls.tls.ech.keys import EchKeys
 from tcpls.tls.engine import CryptoEngine, Signer, Trust, default_engine
-from tcpls.tls.extensions import MAX_NAME, MAX_RECORD_SIZE_LIMIT, MIN_RECORD_SIZE_LIMIT, PLACES
+from tcpls.tls.extensions import MAX_NAME, MAX_RECORD_SIZE_LIMIT, MIN_RECORD_SIZE_LIMIT, PLACES, Extensions
 from tcpls.tls.key_exchange import usable_groups
 from tcpls.tls.messages import ClientHello
 from tcpls.tls.psk import PreSharedKey, PskMode
+from tcpls.tls.static_extensions import of_certificate_request, of_client_hello
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
 from tcpls.tls.tickets import DEFAULT_TICKETS, MAX_REMEMBERED, MAX_TICKETS, Ticket
@@ -196,6 +197,9 @@ class ClientConfig:
     """SubjectPublicKeyInfos (DER) that a server may show in place of a certificate (RFC 7250). With them, a certificate
     is taken only if there is `trust` too."""
 
+    hello_extensions: Extensions = field(init=False, repr=False, compare=False)
+    """Those of every ClientHello, encoded."""
+
     @property
     def verifies(self) -> bool:
         """Whether the server must be known."""
@@ -211,6 +215,11 @@ class ClientConfig:
     def own_types(self) -> tuple[CertificateType, ...]:
         """What this client can show."""
         return tuple(dict.fromkeys(identity.certificate_type for identity in self.identities))
+
+    @property
+    def sni(self) -> str | None:
+        """The name to ask the server for."""
+        return None if self.server_name is None or is_address(self.server_name) else self.server_name
 
     def __post_init__(self) -> None:
         if self.server_name is None and self.trust is not None:
@@ -240,6 +249,7 @@ class ClientConfig:
                 raise ConfigurationError(f"the extension {kind} cannot be added")
         if len({kind for kind, _ in self.extra_extensions}) != len(self.extra_extensions):
             raise ConfigurationError("an extension is added twice")
+        object.__setattr__(self, "hello_extensions", of_client_hello(self))
 
 
 def _host_name(name: str) -> str:
@@ -294,6 +304,9 @@ class ServerConfig:
     known_names_only: bool = False
     """Whether a client is refused that asks for a name which no identity has."""
 
+    request_extensions: Extensions = field(init=False, repr=False, compare=False)
+    """Those of every CertificateRequest, encoded."""
+
     @property
     def client_types(self) -> tuple[CertificateType, ...]:
         """What clients may show, the preferred one first."""
@@ -314,3 +327,5 @@ class ServerConfig:
         object.__setattr__(self, "groups", usable_groups(self.groups, self.engine))
         object.__setattr__(self, "compressions", usable_compressions(self.compressions))
         _check_alpn(self.alpn)
+        asks = self.client_auth is not ClientAuth.NONE
+        object.__setattr__(self, "request_extensions", of_certificate_request(self) if asks else {})

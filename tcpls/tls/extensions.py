@@ -25,7 +25,9 @@ Extensions = dict[int, bytes]
 """Contents by type, in the order of the message."""
 
 
-class ExtensionType(enum.IntEnum):
+class ExtensionType:
+    """Plain numbers: a handshake looks up a hundred, and each member of an enumeration takes as long as a call."""
+
     SERVER_NAME = 0
     MAX_FRAGMENT_LENGTH = 1
     STATUS_REQUEST = 5
@@ -144,11 +146,14 @@ def check_places(found: Extensions, place: Place, offered: Collection[int] | Non
         raise HandshakeError(Reason.UNSUPPORTED_EXTENSION, f"extension {min(unasked)}")
 
 
-def require(found: Extensions, kind: ExtensionType) -> bytes:
+_NAMES = {kind: name.lower() for name, kind in vars(ExtensionType).items() if name.isupper()}
+
+
+def require(found: Extensions, kind: int) -> bytes:
     """The contents of an extension that must be there (RFC 8446 9.2)."""
     contents = found.get(kind)
     if contents is None:
-        raise HandshakeError(Reason.MISSING_EXTENSION, kind.name.lower())
+        raise HandshakeError(Reason.MISSING_EXTENSION, _NAMES[kind])
     return contents
 
 
