@@ -64,13 +64,6 @@ class Reader:
     def u64(self) -> int:
         return self._number(8)
 
-    def u16s(self) -> tuple[int, ...]:
-        """Everything that is left, as numbers of 16 bits. Raises `BAD_LENGTH` for half a number."""
-        count, half = divmod(self.remaining, 2)
-        if half:
-            raise PeerError(Reason.BAD_LENGTH, f"{self.remaining} bytes")
-        return struct.unpack_from(f">{count}H", self._data, self._skip(2 * count))
-
     def take(self, count: int) -> bytes:
         """The next `count` bytes, copied."""
         start = self._skip(count)
@@ -103,6 +96,14 @@ class Reader:
         """A length-prefixed byte string, copied."""
         start = self._measured(length_bytes, least, most)
         return bytes(self._data[start : self._at])
+
+    def u16s(self, length_bytes: int, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
+        """A length-prefixed vector of numbers of 16 bits. Raises `BAD_LENGTH` for half a number as well."""
+        start = self._measured(length_bytes, least, most)
+        size = self._at - start
+        if size % 2:
+            raise PeerError(Reason.BAD_LENGTH, f"{size} bytes")
+        return struct.unpack_from(f">{size // 2}H", self._data, start)
 
     def typed(self) -> Iterator[tuple[int, bytes]]:
         """Everything that is left, as fields that each have a type and a length of 16 bits in front; copied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import cached_property
 
 
 class Group(enum.IntEnum):
@@ -18,7 +19,7 @@ class Group(enum.IntEnum):
     X25519MLKEM768 = 0x11EC
     SECP384R1MLKEM1024 = 0x11ED
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The name as IANA's registry writes it, for example ``x25519`` or ``X25519MLKEM768``."""
         return _HYBRID_LABELS.get(self.value) or self.name.lower()
@@ -42,7 +43,7 @@ class SignatureScheme(enum.IntEnum):
     RSA_PSS_PSS_SHA384 = 0x080A
     RSA_PSS_PSS_SHA512 = 0x080B
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The name as RFC 8446 writes it, for example ``ecdsa_secp256r1_sha256``."""
         return self.name.lower()

@@ -50,26 +50,13 @@ class ExpectEncryptedExtensions:
         told = Told(
             alpn,
             extra,
-            self._certificate_type(extensions, ExtensionType.SERVER_CERTIFICATE_TYPE, config.server_types),
-            self._certificate_type(extensions, ExtensionType.CLIENT_CERTIFICATE_TYPE, config.own_types),
+            _certificate_type(extensions.get(ExtensionType.SERVER_CERTIFICATE_TYPE), config.server_types),
+            _certificate_type(extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE), config.own_types),
         )
         # RFC 8446 4.4.2 and 4.3.2: with a pre-shared key there are no certificates, and no request for them.
         if self.agreed.psk is None:
             return ExpectCertificate(self.agreed, told)
         return ExpectFinished(self.agreed, told, self._known(), None, None)
-
-    def _certificate_type(
-        self, extensions: Extensions, kind: int, offered: Collection[CertificateType]
-    ) -> CertificateType:
-        contents = extensions.get(kind)
-        # RFC 8446 4.4.2: X.509 unless something else was negotiated.
-        if contents is None:
-            return CertificateType.X509
-        chosen = read_certificate_type(contents)
-        # RFC 7250 4.2: one of those that were offered.
-        if chosen not in offered:
-            raise HandshakeError(Reason.ILLEGAL_CHOICE, f"certificate type {chosen}")
-        return CertificateType(chosen)
 
     def _known(self) -> Peer:
         """The server of a handshake with a pre-shared key: known by the key, or as well as it was at first."""
@@ -116,3 +103,14 @@ class ExpectEncryptedExtensions:
         if names[0] not in self.agreed.client.config.alpn:
             raise HandshakeError(Reason.ILLEGAL_CHOICE, "application protocol")
         return names[0]
+
+
+def _certificate_type(contents: bytes | None, offered: Collection[CertificateType]) -> CertificateType:
+    # RFC 8446 4.4.2: X.509 unless something else was negotiated.
+    if contents is None:
+        return CertificateType.X509
+    chosen = read_certificate_type(contents)
+    # RFC 7250 4.2: one of those that were offered.
+    if chosen not in offered:
+        raise HandshakeError(Reason.ILLEGAL_CHOICE, f"certificate type {chosen}")
+    return CertificateType(chosen)

@@ -175,9 +175,9 @@ class CompressedCertificate:
 def read_compressions(contents: Buffer) -> tuple[int, ...]:
     """The extension compress_certificate (RFC 8879 section 3): known and unknown algorithms."""
     reader = Reader(contents)
-    algorithms = reader.vector(1, least=2, most=254)
+    algorithms = reader.u16s(1, least=2, most=254)
     reader.end()
-    return algorithms.u16s()
+    return algorithms
 
 
 def write_compressions(algorithms: Sequence[int]) -> bytes:

@@ -63,7 +63,7 @@ class EsniKeys:
         keys = []
         while entries.remaining:
             keys.append((entries.u16(), entries.opaque(2, least=1)))
-        suites = reader.vector(2, least=2).u16s()
+        suites = reader.u16s(2, least=2)
         padded_length, not_before, not_after = reader.u16(), reader.u64(), reader.u64()
         reader.opaque(2)
         reader.end()

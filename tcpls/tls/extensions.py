@@ -193,9 +193,9 @@ def write_server_name(name: str) -> bytes:
 def read_code_points(contents: Buffer) -> tuple[int, ...]:
     """Known and unknown code points (RFC 8446 4.2.3, 4.2.7); the unknown are for the caller to ignore."""
     reader = Reader(contents)
-    points = reader.vector(2, least=2)
+    points = reader.u16s(2, least=2)
     reader.end()
-    return points.u16s()
+    return points
 
 
 @lru_cache
@@ -252,9 +252,9 @@ def write_alpn(names: Sequence[bytes]) -> bytes:
 
 def read_offered_versions(contents: Buffer) -> tuple[int, ...]:
     reader = Reader(contents)
-    versions = reader.vector(1, least=2, most=254)
+    versions = reader.u16s(1, least=2, most=254)
     reader.end()
-    return versions.u16s()
+    return versions
 
 
 def write_offered_versions(versions: Sequence[int]) -> bytes:

@@ -134,5 +134,5 @@ def choose_for_client(config: ServerConfig, name: str | None, wanted: Wanted) ->
         raise HandshakeError(Reason.NO_COMMON_SIGNATURE)
     # RFC 8446 4.4.2.2: a chain that the client says it can follow goes ahead of others; without any, the server should
     # go on all the same, because the client may know more than it says.
-    identity, scheme = min(found, key=lambda each: wanted.rank(each[0]))
+    identity, scheme = found[0] if len(found) == 1 else min(found, key=lambda each: wanted.rank(each[0]))
     return wanted.chosen(identity, scheme, config.compressions)

@@ -139,7 +139,7 @@ class ClientHello:
         legacy_version = reader.u16()
         random = reader.take(RANDOM_SIZE)
         session_id = reader.opaque(1, most=32)
-        suites = reader.vector(2, least=2).u16s()
+        suites = reader.u16s(2, least=2)
         compression = reader.opaque(1, least=1)
         # RFC 8446 4.1.2: clients of earlier versions may have no extensions at all.
         extensions = read_extensions(reader) if reader.remaining else {}

@@ -33,10 +33,7 @@ class CipherSuite(enum.Enum):
         self.hash_name = hash_name
         self.key_size = key_size
         self.record_limit = record_limit
-
-    @property
-    def hash_size(self) -> int:
-        return 48 if self.hash_name == "sha384" else 32
+        self.hash_size = 48 if hash_name == "sha384" else 32
 
 
 SUITE_BY_CODE = {suite.code: suite for suite in CipherSuite}

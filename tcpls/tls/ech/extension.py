@@ -62,9 +62,9 @@ def read_outer_extensions(contents: Buffer) -> tuple[int, ...]:
     """The types of extensions that the outer ClientHello has too."""
     # RFC 9849 5.1: a list of 2 to 254 bytes.
     reader = Reader(contents)
-    kinds = reader.vector(1, least=2, most=254)
+    kinds = reader.u16s(1, least=2, most=254)
     reader.end()
-    return kinds.u16s()
+    return kinds
 
 
 def write_outer_extensions(kinds: Sequence[int]) -> bytes:
