@@ -6,13 +6,16 @@ process has only the one that it uses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.suites import Aead, Random, TrafficKeys
 from tcpls.wire import Buffer
+
+Hmac = Callable[[bytes, bytes], bytes]
+"""The authentication code (RFC 2104) under a key, which comes first, of data."""
 
 
 class HashState(Protocol):
@@ -98,7 +101,9 @@ class CryptoEngine(Protocol):
 
     def hash(self, name: str) -> HashState: ...
 
-    def hmac(self, name: str, key: bytes, data: bytes) -> bytes: ...
+    @property
+    def hmacs(self) -> Mapping[str, Hmac]:
+        """By the names of their hashes."""
 
     @property
     def name(self) -> str:

@@ -178,7 +178,7 @@ class EncryptedSni:
         contents.put(client_random)
         digest = engine.hash(self.suite.hash_name)
         digest.update(contents.bytes())
-        secret, hashed = engine.hmac(self.suite.hash_name, b"", shared), digest.digest()
+        secret, hashed = engine.hmacs[self.suite.hash_name](b"", shared), digest.digest()
         return TrafficKeys(
             self.suite,
             expand_label(engine, self.suite, secret, b"esni key", hashed, self.suite.key_size),

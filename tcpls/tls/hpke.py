@@ -104,13 +104,13 @@ class _Labeled:
 
     def extract(self, salt: bytes, label: bytes, material: bytes) -> bytes:
         # RFC 5869 2.2: HMAC pads its key with zeros, so that no salt and a salt of zeros are the same.
-        return self.engine.hmac(self.hash_name, salt, b"HPKE-v1" + self.identifier + label + material)
+        return self.engine.hmacs[self.hash_name](salt, b"HPKE-v1" + self.identifier + label + material)
 
     def expand(self, secret: bytes, label: bytes, info: bytes, length: int) -> bytes:
         info = length.to_bytes(2, "big") + b"HPKE-v1" + self.identifier + label + info
         output = block = b""
         for counter in range(1, 256):
-            block = self.engine.hmac(self.hash_name, secret, b"%b%b%c" % (block, info, counter))
+            block = self.engine.hmacs[self.hash_name](secret, b"%b%b%c" % (block, info, counter))
             output += block
             if len(output) >= length:
                 return output[:length]

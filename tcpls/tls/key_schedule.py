@@ -16,13 +16,14 @@ def expand_label(
 ) -> bytes:
     """HKDF-Expand-Label (RFC 8446 7.1)."""
     info = b"%b%c%b%b%c%b" % (length.to_bytes(2, "big"), len(label) + 6, b"tls13 ", label, len(context), context)
-    block = engine.hmac(suite.hash_name, secret, info + b"\x01")
+    hmac = engine.hmacs[suite.hash_name]
+    block = hmac(secret, info + b"\x01")
     if length <= len(block):
         return block[:length]
     # HKDF-Expand (RFC 5869 2.3). Its bound of 255 blocks is the counter's single byte.
     output = bytearray(block)
     for counter in range(2, -(-length // len(block)) + 1):
-        block = engine.hmac(suite.hash_name, secret, b"%b%b%c" % (block, info, counter))
+        block = hmac(secret, b"%b%b%c" % (block, info, counter))
         output += block
     return bytes(output[:length])
 
@@ -51,7 +52,7 @@ class HandshakeTrafficSecret:
     def verify_data(self, transcript_hash: bytes) -> bytes:
         """The contents of this direction's Finished (RFC 8446 4.4.4)."""
         key = expand_label(self.engine, self.suite, self.secret, b"finished", b"", self.suite.hash_size)
-        return self.engine.hmac(self.suite.hash_name, key, transcript_hash)
+        return self.engine.hmacs[self.suite.hash_name](key, transcript_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class EarlySecrets:
         """From a pre-shared key; without one, from zeros (RFC 8446 7.1)."""
         if key is None:
             return _early_without_key(engine, suite)
-        secret = engine.hmac(suite.hash_name, bytes(suite.hash_size), key)
+        secret = engine.hmacs[suite.hash_name](bytes(suite.hash_size), key)
         return cls(engine, suite, secret, _salt(engine, suite, secret))
 
     def _derived(self, secret: bytes, label: bytes, transcript_hash: bytes) -> bytes:
@@ -211,7 +212,7 @@ class EarlySecrets:
         name, size = self.suite.hash_name, self.suite.hash_size
         zeros = bytes(size)
         ingredient = zeros if shared is None else shared
-        secret = self.engine.hmac(name, self.salt, ingredient)
+        secret = self.engine.hmacs[name](self.salt, ingredient)
         client = self._derived(secret, b"c hs traffic", transcript_hash)
         server = self._derived(secret, b"s hs traffic", transcript_hash)
         return HandshakeSecrets(
@@ -219,7 +220,7 @@ class EarlySecrets:
             self.suite,
             HandshakeTrafficSecret(self.engine, self.suite, client),
             HandshakeTrafficSecret(self.engine, self.suite, server),
-            self.engine.hmac(name, _salt(self.engine, self.suite, secret), zeros),
+            self.engine.hmacs[name](_salt(self.engine, self.suite, secret), zeros),
         )
 
 

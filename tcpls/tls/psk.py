@@ -63,7 +63,7 @@ def import_psk(
 ) -> tuple[PreSharedKey, ...]:
     """The keys that TLS 1.3 uses in place of an external one: one per hash (RFC 9258). `hash_name` is the latter's."""
     suite = SUITE_OF_HASH[hash_name]
-    extracted = engine.hmac(hash_name, bytes(suite.hash_size), key)
+    extracted = engine.hmacs[hash_name](bytes(suite.hash_size), key)
     imported = []
     for target_name, target in SUITE_OF_HASH.items():
         writer = Writer()

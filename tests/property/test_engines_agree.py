@@ -62,7 +62,7 @@ def test_hashes(name: str, key: bytes, data: bytes) -> None:
         return state.digest() + copied.digest()
 
     agreed(digest)
-    agreed(lambda each: each.engine.hmac(name, key, data))
+    agreed(lambda each: each.engine.hmacs[name](key, data))
 
 
 @given(st.sampled_from(CipherSuite), st.binary(max_size=300), st.binary(max_size=40), st.data())

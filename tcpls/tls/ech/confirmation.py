@@ -42,6 +42,6 @@ def _confirm(
     blank: ServerHello,
     label: bytes,
 ) -> bytes:
-    secret = engine.hmac(suite.hash_name, bytes(suite.hash_size), client_random)
+    secret = engine.hmacs[suite.hash_name](bytes(suite.hash_size), client_random)
     digest = transcript.digest_with(suite, blank.write())
     return expand_label(engine, suite, secret, label, digest, CONFIRMATION_SIZE)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcpls.tls.engine import HashState
+from tcpls.tls.engine import HashState, Hmac
 
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
-
-Hmac = Callable[[bytes, bytes], bytes]
-"""The authentication code under a key, which comes first, of data."""
 
 
 def hmac_over(new: Callable[[bytes], HashState], block: int) -> Hmac:

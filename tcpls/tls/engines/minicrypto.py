@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from types import ModuleType
@@ -23,7 +23,7 @@ from Crypto.Signature import DSS, eddsa, pkcs1_15, pss
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.engine import HashState, Hmac, PrivateShare, PublicKey
 from tcpls.tls.engines.mac import hmac_over
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, Encapsulate, HybridShare, Kem, answer_hybrid
 from tcpls.tls.suites import TAG_SIZE, Aead, CipherSuite, Random, TrafficKeys
@@ -33,7 +33,6 @@ from tcpls.tls.x509.der import Der, DerError
 from tcpls.wire import Buffer
 
 _HASHES: dict[str, ModuleType] = {"sha256": SHA256, "sha384": SHA384}
-_HMACS = {"sha256": hmac_over(SHA256.new, 64), "sha384": hmac_over(SHA384.new, 128)}
 
 _CURVES = {
     # Name, order of its base point (SEC 2 version 2, 2.4.2, 2.5.1 and 2.6.1), bytes of a coordinate.
@@ -334,6 +333,7 @@ class MiniCryptoEngine:
     """`CryptoEngine` over `pycryptodome`."""
 
     name = "minicrypto"
+    hmacs: Mapping[str, Hmac] = {"sha256": hmac_over(SHA256.new, 64), "sha384": hmac_over(SHA384.new, 128)}
     invalid_tag: type[Exception] = InvalidTag
 
     @cached_property
@@ -355,9 +355,6 @@ class MiniCryptoEngine:
     def hash(self, name: str) -> HashState:
         state: HashState = _HASHES[name].new()
         return state
-
-    def hmac(self, name: str, key: bytes, data: bytes) -> bytes:
-        return _HMACS[name](key, data)
 
     def private_share(self, group: Group, random: Random) -> PrivateShare:
         if group is Group.X25519:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 
@@ -17,7 +17,7 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from tcpls.errors import CertificateError, ConfigurationError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
-from tcpls.tls.engine import HashState, PrivateShare, PublicKey
+from tcpls.tls.engine import HashState, Hmac, PrivateShare, PublicKey
 from tcpls.tls.engines.mac import hmac_over
 from tcpls.tls.key_exchange import HYBRIDS, MLKEM_SEED, HybridShare, Kem, answer_hybrid
 from tcpls.tls.suites import Aead, CipherSuite, Random, TrafficKeys
@@ -26,7 +26,6 @@ from tcpls.tls.x509.certificate import Certificate, public_key_of
 from tcpls.tls.x509.der import DerError
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
-_HMACS = {"sha256": hmac_over(hashlib.sha256, 64), "sha384": hmac_over(hashlib.sha384, 128)}
 
 _CURVES: dict[Group, tuple[ec.EllipticCurve, int, int]] = {
     # Curve, order of its base point (SEC 2 version 2, 2.4.2, 2.5.1 and 2.6.1), bytes of a coordinate.
@@ -269,6 +268,7 @@ class OpenSSLEngine:
     """`CryptoEngine` over `cryptography`."""
 
     name = "openssl"
+    hmacs: Mapping[str, Hmac] = {"sha256": hmac_over(hashlib.sha256, 64), "sha384": hmac_over(hashlib.sha384, 128)}
     invalid_tag: type[Exception] = InvalidTag
 
     @cached_property
@@ -289,9 +289,6 @@ class OpenSSLEngine:
 
     def hash(self, name: str) -> HashState:
         return _HASHES[name]()
-
-    def hmac(self, name: str, key: bytes, data: bytes) -> bytes:
-        return _HMACS[name](key, data)
 
     def private_share(self, group: Group, random: Random) -> PrivateShare:
         if group is Group.X25519:
