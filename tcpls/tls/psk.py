@@ -47,7 +47,7 @@ class PreSharedKey:
 
     def mark(self, engine: CryptoEngine) -> bytes:
         """What tells it from another key of the same identity. For a ticket that nobody else can read."""
-        return engine.hmac("sha256", self.key, b"tcpls ticket")
+        return engine.hmacs["sha256"](self.key, b"tcpls ticket")
 
     def early_secrets(self, engine: CryptoEngine) -> EarlySecrets:
         return EarlySecrets.derive(engine, self.suite, self.key)
