@@ -31,8 +31,8 @@ DEFAULT_COMPRESSIONS = (CertificateCompression.BROTLI, CertificateCompression.ZS
 KEPT = 64
 """Messages whose compressed form is kept: a server sends few different ones, and sends them often."""
 
-LEAST_GAIN = 8
-"""A message is compressed if that saves an eighth of it: a single small certificate loses a few bytes, and takes as
+LEAST_GAIN = 10
+"""A message is compressed if that saves a tenth of it: a single small certificate loses a few bytes, and takes as
 long to expand as half a signature takes to make. RFC 8879 section 4 leaves it to the sender."""
 
 _ZSTD_WINDOW_LOG = 23

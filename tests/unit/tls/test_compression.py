@@ -138,7 +138,7 @@ def test_what_does_not_get_smaller_is_left() -> None:
     ("filler", "kind"), [(60, HandshakeType.CERTIFICATE), (120, HandshakeType.COMPRESSED_CERTIFICATE)]
 )
 def test_what_gets_a_little_smaller_is_left(filler: int, kind: HandshakeType) -> None:
-    """Zeros behind what cannot be compressed: less than an eighth of the message, and more."""
+    """Zeros behind what cannot be compressed: less than a tenth of the message, and more."""
     message = Certificate(b"", (seeded(1)(400) + bytes(filler),)).write()
     for algorithm in CertificateCompression:
         assert compress(algorithm, message)[0] == kind
