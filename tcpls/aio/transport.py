@@ -226,15 +226,21 @@ class RecordTransport:
         if self._idle is None and not self._closing:
             self._idle = self._loop.call_later(IDLE, self._release_if_idle, self.sink.sequence, self.bytes_received)
         if (self._closing or self._ending) and not self._sending_over:
+            self._sending_over = True
+            if isinstance(self.sink, UserSpaceSink):
+                self._shut_down()
+                return
             # With kTLS a record that send() took may still be outside TCP; it is inside once the socket is
             # writable again. Shutting down before that would cut it.
-            self._sending_over = True
             self._writing = True
-            self._loop.add_writer(self._descriptor, self._shut_down)
+            self._loop.add_writer(self._descriptor, self._drained)
 
-    def _shut_down(self) -> None:
+    def _drained(self) -> None:
         self._loop.remove_writer(self._descriptor)
         self._writing = False
+        self._shut_down()
+
+    def _shut_down(self) -> None:
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -265,10 +271,14 @@ class RecordTransport:
         if self._closing or self.closed.done():
             return
         self._closing = True
-        self._await_end(0, self._loop.time())
+        # Most connections are over before the first look.
+        self._await_end_later(0, self._loop.time())
         if self._sending_over and self._receiving_over and not self._writing:
             self.abort()
         self.flush()
+
+    def _await_end_later(self, acknowledged: int, since: float) -> None:
+        self._linger = self._loop.call_later(min(self._patience, LINGER) / 4, self._await_end, acknowledged, since)
 
     def _await_end(self, acknowledged: int, since: float) -> None:
         """Looks from time to time whether the peer's TCP still takes something, and gives up when it has not."""
@@ -277,8 +287,7 @@ class RecordTransport:
             since = now
         waiting = bool(info.unacked or info.notsent_bytes) or not self._sending_over
         if now - since < (self._patience if waiting else LINGER):
-            again = min(self._patience, LINGER) / 4
-            self._linger = self._loop.call_later(again, self._await_end, info.bytes_acked, since)
+            self._await_end_later(info.bytes_acked, since)
             return
         failed = f"the peer took nothing for {self._patience:g} s" if waiting else None
         self._core.connection_ended(self.connection_id, failed, now)
