@@ -17,9 +17,13 @@ from tcpls.errors import ApiMisuse, ConfigurationError, PeerError, Reason
 from tcpls.protocol.actions import ApplyOption
 from tcpls.protocol.events import OptionAnswered, OptionStatus
 from tcpls.protocol.frames import ALL_CONNECTIONS, MAX_OPTION_VALUE, Frame, TcpOption, TcpOptionResult
+from tcpls.protocol.ranges import RangeSet
 
 EINVAL = 22
 """Portable: the number that a result carries for a value outside the registry's range."""
+
+MAX_ID_GAPS = 64
+"""Requests are numbered in sequence, so their ids have no gaps but for what is still on its way."""
 
 OptionValue = int | str
 
@@ -221,6 +225,8 @@ class OptionExchange:
         self._next_request = 0
         self._asked: dict[int, TcpOptionKind] = {}
         self._open: dict[int, TcpOptionKind] = {}
+        self._seen = RangeSet()
+        """The ids of the peer's requests so far: what went with a connection comes again, and is to count once."""
 
     def request(self, name: str, value: OptionValue, connection_id: int | None, offered: Iterable[int]) -> int:
         """Asks the peer, which has announced the ids `offered`. Raises `ApiMisuse`."""
@@ -241,9 +247,12 @@ class OptionExchange:
         return request_id
 
     def receive_request(self, frame: TcpOption) -> None:
-        """Raises `PeerError`: DUPLICATE, BAD_VALUE, BAD_LENGTH, TOO_MANY_REQUESTS."""
-        if frame.request_id in self._open:
-            raise PeerError(Reason.DUPLICATE, f"option request {frame.request_id}")
+        """Raises `PeerError`: BAD_VALUE, BAD_LENGTH, TOO_MANY_REQUESTS."""
+        if self._seen.contains(frame.request_id):
+            return
+        self._seen.add(frame.request_id, frame.request_id + 1)
+        if len(self._seen) > MAX_ID_GAPS:
+            raise PeerError(Reason.TOO_MANY_REQUESTS, "ids of option requests that leave many out")
         option = BY_ID.get(frame.option_id)
         if option is None:
             self._queue(TcpOptionResult(frame.request_id, OptionStatus.UNSUPPORTED, 0, b""))
@@ -272,6 +281,8 @@ class OptionExchange:
         """Raises `PeerError`: BAD_VALUE for an answer to nothing, or BAD_LENGTH."""
         option = self._asked.pop(frame.request_id, None)
         if option is None:
+            if frame.request_id < self._next_request:
+                return  # The answer comes again, because a connection took an acknowledgment with it.
             raise PeerError(Reason.BAD_VALUE, f"an answer to the option request {frame.request_id}")
         value = decode_value(option, frame.value) if frame.value else None
         self._answer(OptionAnswered(frame.request_id, option.name, frame.status, value, frame.errno))

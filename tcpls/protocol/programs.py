@@ -3,6 +3,9 @@
 The data has a window of its own, `WINDOW` bytes behind what the last Program Request named, so that a transfer holds
 little memory at the sender and never stands in the way of streams. What arrives is bytes and nothing else: whether it
 may run is decided by the shell, before the first byte (`JudgeProgram`) and after the last (`LoadProgram`).
+
+Frames that went with a connection come again, unchanged and in their order, and may have been handled before: each
+`receive_` method lets pass what says nothing new.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ class _Shipment:
     wanted: int = 0
     """The offset of the last Program Request."""
     detaching: bool = False
+    cached: bool = False
+    """Whether the peer asked for no byte of it."""
 
 
 class ProgramSender:
@@ -151,10 +156,13 @@ class ProgramSender:
             return
         if frame.want is Want.SEND:
             self._send_from(frame, shipment)
+        elif frame.want is Want.CACHED and shipment.cached:
+            return
         elif shipment.state is not ShipState.OFFERED:
             raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id} was requested before")
         elif frame.want is Want.CACHED:
             shipment.state = ShipState.SENT
+            shipment.cached = True
         else:
             self._finish(frame.program_id, ProgramResult(frame.program_id, Stage.OFFERED, False, reason=frame.reason))
 
@@ -164,7 +172,9 @@ class ProgramSender:
                 raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id} has no byte {frame.offset}")
             shipment.state = ShipState.SENDING
             shipment.sent = frame.offset
-        elif shipment.state is ShipState.ATTACHED or not shipment.wanted <= frame.offset <= shipment.sent:
+        elif frame.offset <= shipment.wanted:
+            return
+        elif shipment.state is ShipState.ATTACHED or frame.offset > shipment.sent:
             raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id} requested from {frame.offset}")
         shipment.wanted = frame.offset
         if shipment.state is ShipState.SENDING:
@@ -176,6 +186,8 @@ class ProgramSender:
         if shipment is None:
             return
         if frame.ok and frame.stage is Stage.ATTACHED:
+            if shipment.state is ShipState.ATTACHED:
+                return
             if shipment.state is not ShipState.SENT:
                 raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id} cannot be attached yet")
             shipment.state = ShipState.ATTACHED
@@ -210,6 +222,8 @@ class _Arrival:
     offer: ProgramOffer
     state: ArrivalState = ArrivalState.JUDGED
     image: bytearray = field(default_factory=bytearray, repr=False)
+    have: int = 0
+    """How much of it is here, or was before it was handed over."""
     requested: int = 0
     detaching: bool = False
 
@@ -238,6 +252,8 @@ class ProgramReceiver:
     def receive_offer(self, frame: ProgramOfferFrame) -> None:
         """Raises `PeerError`. What local limits forbid is refused by a frame."""
         program_id = frame.program_id
+        if program_id & 1 == self._bit and program_id < self._next:
+            return
         if program_id != self._next:
             raise PeerError(Reason.PROGRAM_STATE, f"program {program_id} is not the next one")
         self._next += 2
@@ -281,10 +297,11 @@ class ProgramReceiver:
                 raise ApiMisuse("all of the program is there: it is cached")
             arrival.state = ArrivalState.ARRIVING
             arrival.image += have
+            arrival.have = len(have)
             self._request(program_id, arrival)
 
     def _request(self, program_id: int, arrival: _Arrival) -> None:
-        arrival.requested = len(arrival.image)
+        arrival.requested = arrival.have
         self._queue(ProgramRequest(program_id, Want.SEND, arrival.requested))
 
     def _find(self, program_id: int) -> _Arrival | None:
@@ -298,13 +315,15 @@ class ProgramReceiver:
         arrival = self._find(frame.program_id)
         if arrival is None:
             return
-        image = arrival.image
         end = frame.offset + len(frame.data)
-        if arrival.state is not ArrivalState.ARRIVING or frame.offset != len(image):
+        if len(frame.data) and end <= arrival.have:
+            return
+        if arrival.state is not ArrivalState.ARRIVING or frame.offset != arrival.have:
             raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id}: data at {frame.offset}")
         if not len(frame.data) or end > arrival.offer.size:
             raise PeerError(Reason.BAD_LENGTH, f"program {frame.program_id}: {len(frame.data)} bytes")
-        image += frame.data
+        arrival.image += frame.data
+        arrival.have = end
         if end == arrival.offer.size:
             self._complete(frame.program_id, arrival)
         elif end - arrival.requested >= WINDOW // 2:
@@ -343,7 +362,7 @@ class ProgramReceiver:
         if arrival is None:
             return
         if arrival.detaching:
-            raise PeerError(Reason.PROGRAM_STATE, f"program {frame.program_id} was detached before")
+            return
         arrival.detaching = True
         if arrival.state in (ArrivalState.LOADING, ArrivalState.ATTACHED):
             self._act(DetachProgram(frame.program_id))
