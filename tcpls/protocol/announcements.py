@@ -17,8 +17,8 @@ from tcpls.protocol.frames import (
 )
 from tcpls.protocol.ranges import RangeSet
 
-MAX_TOKENS = 256
-"""Unused tokens that a client keeps; a server has no use for giving more."""
+MAX_TOKENS = 64
+"""Unused tokens that a client keeps, the newest: no server gives more at a time."""
 MAX_ID = 1 << 31
 """Connection ids beyond which no token is taken."""
 
@@ -60,16 +60,17 @@ class PeerAnnouncements:
         known = self.tokens.get(sequence)
         if not 0 < sequence < MAX_ID or (known is not None and known != frame.token):
             raise PeerError(Reason.BAD_TOKEN, f"sequence {sequence}")
-        if known is None and len(self.tokens) >= MAX_TOKENS:
-            raise PeerError(Reason.TOO_MANY_REQUESTS, f"more than {MAX_TOKENS} tokens")
         self.tokens[sequence] = frame.token
+        while len(self.tokens) > MAX_TOKENS:
+            # Tokens expire without a word, the oldest first, and are replaced.
+            del self.tokens[min(self.tokens)]
         self._connections.allow(sequence)
 
     def take_token(self) -> tuple[int, bytes] | None:
-        """The token with the lowest sequence number, which is used up by this."""
+        """The token with the highest sequence number, which is used up by this: the one that will expire last."""
         if not self.tokens:
             return None
-        sequence = min(self.tokens)
+        sequence = max(self.tokens)
         self._taken.add(sequence, sequence + 1)
         return sequence, self.tokens.pop(sequence)
 

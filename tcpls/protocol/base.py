@@ -50,8 +50,11 @@ class SessionConfig:
     path_timeout: float = 2.0
     """How long a connection may be silent where the peer owes an answer, before it is given up for another one; never
     less than three round trips. 0: only TCP itself finds out."""
+    probe_after: float = 10.0
+    """How long a connection may say nothing while a stream is open, before a client that could have another one asks
+    whether the peer is there. 0: never."""
     reconnect_timeout: float = 30.0
-    """How long a session waits for a connection when it has none."""
+    """How long a session waits for a connection that works when it has none."""
     spare_tokens: int = 8
     """Unused tokens that a server lets its client have."""
     token_lifetime: float = 24 * 3600.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tcpls.errors import Alert, KernelUnavailable, PeerError, ProtocolViolation, Reason
 from tcpls.protocol.events import Event, TicketReceived
-from tcpls.protocol.frames import Frame
+from tcpls.protocol.frames import Frame, Ping
 from tcpls.protocol.streams import SendStream
 from tcpls.tls.key_schedule import TrafficSecret
 from tcpls.tls.messages import KeyUpdate
@@ -203,7 +203,8 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an ACK says: pings that it answers (with the times they were sent), bytes of streams, streams that ended."""
+    """What an ACK says: pings that it answers (with the times they were sent), bytes of streams that are acknowledged
+    for the first time, streams that ended."""
 
     pings: list[tuple[int, float]]
     size: int
@@ -248,19 +249,24 @@ class Connection(Channel):
         "ack_deadline",
         "ack_due",
         "blocked",
+        "cursors",
         "data_acknowledged",
         "data_sent",
         "elicited",
+        "ending",
         "expecting",
         "facts",
         "given",
+        "gone",
         "heard_at",
         "in_flight",
         "joined_at",
         "keys_since",
         "own",
+        "peer_retired",
         "peer_standby",
         "priority",
+        "retired_here",
         "standby",
         "state",
         "target_generation",
@@ -301,11 +307,20 @@ class Connection(Channel):
         self.peer_standby = False
         """Whether the peer would rather have others used."""
         self.priority = 0
+        self.retired_here = False
+        self.peer_retired = False
+        """Whether the peer puts nothing more on it."""
+        self.ending = False
+        """Whether all that a retired connection was to carry has arrived."""
+        self.gone = False
+        """Whether it is at its end."""
         self.blocked = False
         """Whether the shell can hand on no more records now."""
         self.facts = NO_FACTS
         self.given = 0
         """Bytes of streams that a scheduler has given to it, by its own count."""
+        self.cursors: dict[int, int] = {}
+        """For a redundant scheduler: up to where it has carried each stream, one further with the FIN."""
         self.joined_at = self.heard_at = now
         self.unanswered_at: float | None = None
         """Since when the peer owes an answer on this connection."""
@@ -316,7 +331,7 @@ class Connection(Channel):
         self.ack_deadline: float | None = None
         self.ack_due = False
         self.data_sent = 0
-        """The number behind the last record that may carry data of a stream."""
+        """The number behind the last record with something of a stream."""
         self.data_acknowledged = 0
         """The number behind the last record that the peer is known to have."""
         self.in_flight = 0
@@ -343,6 +358,16 @@ class Connection(Channel):
     def outstanding(self) -> bool:
         """Whether the peer owes an acknowledgment."""
         return bool(self.unacknowledged or self.unacknowledged_frames or self._pings)
+
+    @property
+    def carries_data(self) -> bool:
+        """Whether something of a stream is not known to have arrived."""
+        return bool(self.unacknowledged) or self.data_sent > self.data_acknowledged
+
+    def ask_for_ack(self) -> None:
+        """The peer is to acknowledge what it has at once, unless it was asked before and owes the answer."""
+        if not self._pings and not any(isinstance(each, Ping) for each in self.own):
+            self.own.append(Ping())
 
     # Keys.
 
@@ -381,11 +406,10 @@ class Connection(Channel):
         records = self.unacknowledged
         while records and records[0][0] <= highest:
             _, stream, start, end, fin = records.popleft()
-            stream.acknowledge(start, end, fin)
-            size += end - start
+            self.in_flight -= end - start
+            size += stream.acknowledge(start, end, fin)
             if stream.fin_sent and stream.finished:
                 ended.append(stream.stream_id)
-        self.in_flight -= size
         while self.unacknowledged_frames and self.unacknowledged_frames[0][0] <= highest:
             self.unacknowledged_frames.popleft()
         answered: list[tuple[int, float]] = []

@@ -25,24 +25,28 @@ from tcpls.protocol.events import (
     ConnectionSuspected,
     Event,
 )
-from tcpls.protocol.frames import Ack, ConnectionReset, Frame, JoinToken, NewToken, PathStatus, Ping
+from tcpls.protocol.frames import Ack, ConnectionReset, Frame, JoinToken, NewToken, PathStatus, Ping, StreamChange
 from tcpls.protocol.keys import JoinKeys, SessionKeys
 from tcpls.protocol.parameters import Parameters
-from tcpls.protocol.record_writer import OWN_PING, Load, RecordWriter
-from tcpls.protocol.schedulers import SCHEDULERS, Backup, Scheduler
+from tcpls.protocol.record_writer import CREDIT, OWN_PING, Load, RecordWriter
+from tcpls.protocol.schedulers import SCHEDULERS, Backup, Scheduler, preferred
 from tcpls.protocol.stream_table import StreamTable
 
 RTTS = 3
 """Round trips that a path may be silent, however short the configured time is."""
 LONGEST_DRAFT_SEQUENCE = 255
+MOST_LOST = 8
 
-
-ANYTHING = Load(True, True, True)
-NOTHING = Load(False, False, False)
+ANYTHING = Load(control=True, pinned=True, data=True)
+REDUNDANT = Load(control=True, pinned=True, data=True, redundant=True)
+NOTHING = Load(control=False, pinned=False, data=False)
 
 
 class Paths:
-    """`make` makes the `Connection` of an id. `peer` gives what the peer has announced, None for a draft-04 peer."""
+    """`make` makes the `Connection` of an id. `peer` gives what the peer has announced, None for a draft-04 peer.
+
+    `lost` is told of every connection that is at its end, with the time.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Paths:
         make: Callable[[SessionKeys, int, ConnectionState, float], Connection],
         *,
         peer: Callable[[], Parameters | None],
+        lost: Callable[[Connection, float], None],
         streams: StreamTable,
         outbox: deque[Frame],
         events: list[Event],
@@ -63,6 +68,7 @@ class Paths:
         self._config = config
         self._local = local
         self._peer = peer
+        self._lost = lost
         self._make = make
         self._streams = streams
         self._outbox = outbox
@@ -72,6 +78,8 @@ class Paths:
         """Set once, by whoever makes both."""
         self.keys = keys
         self.live: dict[int, Connection] = {0: make(keys, 0, ConnectionState.OPEN, now)}
+        self.lost: deque[Connection] = deque(maxlen=MOST_LOST)
+        """Those that were lost last: the peer may still say what of theirs has arrived, and that needs not go again."""
         self.highest = 0
         """The highest id that a connection has, had, or may come to have."""
         self.announcements = PeerAnnouncements(role, self)
@@ -102,6 +110,11 @@ class Paths:
         """Whether another connection may come."""
         return bool(self.tokens if self._role is Role.SERVER else self.announcements.tokens)
 
+    def sent_on(self, connection_id: int) -> Connection | None:
+        """A connection whose records the peer may still acknowledge."""
+        live = self.live.get(connection_id)
+        return live or next((each for each in self.lost if each.connection_id == connection_id), None)
+
     def find(self, connection_id: int) -> Connection:
         """Raises `ApiMisuse`."""
         connection = self.live.get(connection_id)
@@ -109,9 +122,16 @@ class Paths:
             raise ApiMisuse(f"there is no connection {connection_id}")
         return connection
 
+    @property
+    def _may_grow(self) -> bool:
+        """Whether there may ever be another connection."""
+        peer = self._peer()
+        most = self._local.max_connections
+        return self.joinable or (most if peer is None else min(most, peer.max_connections)) > 1
+
     # Which connection carries what.
 
-    def _candidates(self) -> list[Connection]:
+    def candidates(self) -> list[Connection]:
         """Those that may carry something: the good ones, or the best of the others."""
         for state in (
             ConnectionState.OPEN,
@@ -119,7 +139,7 @@ class Paths:
             ConnectionState.SUSPECT,
             ConnectionState.RETIRING,
         ):
-            found = [each for each in self.live.values() if each.state is state]
+            found = [each for each in self.live.values() if each.state is state and not each.ending]
             if found:
                 return found
         return []
@@ -129,21 +149,38 @@ class Paths:
 
         Control frames take one way as long as there is it, so that they come in their order.
         """
+        if connection.ending:
+            return NOTHING
+        redundant = self.scheduler.redundant
         if len(self.live) == 1:
-            return ANYTHING
-        candidates = self._candidates()
+            return REDUNDANT if redundant else ANYTHING
+        candidates = self.candidates()
         if connection not in candidates:
             return NOTHING
         if len(candidates) == 1:
-            return ANYTHING
+            return REDUNDANT if redundant else ANYTHING
         chosen = connection in self.scheduler.choose(candidates)
-        return Load(control=connection is candidates[0], pinned=True, data=chosen)
+        return Load(control=connection is preferred(candidates)[0], pinned=True, data=chosen, redundant=redundant)
 
     def use(self, name: str) -> None:
         """Changes the scheduler. Raises `ApiMisuse`."""
         if name not in SCHEDULERS:
             raise ApiMisuse(f"{name!r} is no scheduler: {', '.join(SCHEDULERS)}")
+        was = self.scheduler
         self.scheduler = SCHEDULERS[name]()
+        if self.scheduler.redundant and not self._local.failover:
+            self.scheduler = was
+            raise ApiMisuse(f"the scheduler {name!r} sends again what it keeps, and without failover nothing is kept")
+        if was.redundant and not self.scheduler.redundant:
+            self.writer.recover(self._streams.sending.values(), self.live.values())
+
+    def pin(self, stream_id: int, connection_id: int | None) -> None:
+        """Has one connection alone carry what is sent on the stream, or any (None). Raises `ApiMisuse`."""
+        if connection_id is not None and self.find(connection_id).state is ConnectionState.RETIRING:
+            raise ApiMisuse(f"the connection {connection_id} is being retired")
+        self._streams.pin(stream_id, connection_id)
+        if self.scheduler.redundant and connection_id is not None:
+            self.writer.recover([self._streams.sending[stream_id]], self.live.values())
 
     def facts(self, connection_id: int, facts: PathFacts) -> None:
         """What the kernel says of a connection now."""
@@ -205,9 +242,10 @@ class Paths:
         The server has to say its first record on it; what has no other way goes at once.
         """
         connection = self._add(connection_id, ConnectionState.JOINING, now)
-        connection.standby = standby
         connection.facts = PathFacts(rtt=rtt)
-        self._tell_status(connection)
+        if standby:
+            connection.standby = True
+            self._tell_status(connection)
         connection.own.append(Ping())
         # A network that let this connection come is better than one that is silent.
         self._replace_suspects(now)
@@ -218,7 +256,9 @@ class Paths:
         if connection is None:
             return
         connection.read_secret = self.keys.read_secret(candidate)
-        connection.state = ConnectionState.OPEN
+        if connection.state is ConnectionState.JOINING:
+            # The server may have said on another connection that this one is to be closed.
+            connection.state = ConnectionState.OPEN
         self._arrived(connection, now)
 
     def accepts(self, connection_id: int, now: float) -> bool:
@@ -233,7 +273,6 @@ class Paths:
         connection = self._add(connection_id, ConnectionState.OPEN, now)
         connection.read_secret = self.keys.read_secret(candidate)
         connection.own.append(Ping())
-        self._replace_suspects(now)
         self._arrived(connection, now)
         return True
 
@@ -242,14 +281,24 @@ class Paths:
             raise ApiMisuse(f"there is a connection {connection_id} already")
         connection = self._make(self.keys, connection_id, state, now)
         self.live[connection_id] = connection
-        self._without_path_since = None
         return connection
 
     def _arrived(self, connection: Connection, now: float) -> None:
         self._events.append(ConnectionJoined(connection.connection_id))
         self.keys.note(connection)
         self._replace_suspects(now)
+        self._note_path(now)
+        for each in list(self.live.values()):
+            self._end_if_retired(each)
         self.supply_tokens(now)
+
+    def _note_path(self, now: float) -> None:
+        """How long has there been no connection that is as good as any, or was?"""
+        good = (ConnectionState.OPEN, ConnectionState.RETIRING)
+        if any(each.state in good and not each.ending for each in self.live.values()):
+            self._without_path_since = None
+        elif self._without_path_since is None:
+            self._without_path_since = now
 
     def _replace_suspects(self, now: float) -> None:
         for each in [each for each in self.live.values() if each.state is ConnectionState.SUSPECT]:
@@ -283,59 +332,88 @@ class Paths:
             connection.peer_standby = frame.state is frames.PathState.STANDBY
             connection.priority = frame.priority
             if frame.state is frames.PathState.CLOSING:
-                connection.state = ConnectionState.RETIRING
-                self._end_if_retired(connection)
+                connection.peer_retired = True
+                self._retire(connection)
 
     # How it goes.
 
     def retire(self, connection_id: int) -> None:
-        """Puts nothing more on a connection, and closes it once all that it carried has arrived. Raises `ApiMisuse`."""
+        """Puts nothing more on a connection, and closes it once all that both ends put on it has arrived.
+
+        The last one stays until there is another. Raises `ApiMisuse`.
+        """
         connection = self.find(connection_id)
+        if not connection.retired_here:
+            connection.retired_here = True
+            self._retire(connection)
+
+    def _retire(self, connection: Connection) -> None:
         if connection.state is not ConnectionState.RETIRING:
             connection.state = ConnectionState.RETIRING
-            self._unpin(connection_id)
-            self._tell_status(connection)
-            self._end_if_retired(connection)
+            # What says that all has arrived, and without delay; also where nothing is kept to be sent again.
+            connection.own.append(Ping())
+            self._streams.unpin(connection.connection_id)
+            if connection.retired_here:
+                self._tell_status(connection)
+        self._end_if_retired(connection)
 
     def _end_if_retired(self, connection: Connection) -> None:
-        """Ends this end's sending on a connection that has nothing more to carry. The last one stays."""
-        others = any(each.state is not ConnectionState.RETIRING for each in self.live.values())
-        if connection.state is ConnectionState.RETIRING and others and not connection.outstanding:
+        """Ends this end's part of a connection that has nothing more to carry.
+
+        The end that retired it closes it when both have nothing more, the other says by its own Path Status that it
+        has not: so neither sees the TCP connection end with something on its way.
+        """
+        retiring = connection.state is ConnectionState.RETIRING and not connection.ending
+        if not retiring or connection.own or connection.outstanding:
+            return
+        if not any(each.usable for each in self.live.values()):
+            return
+        if not connection.retired_here:
+            connection.ending = True
+            self._tell_status(connection)
+        elif connection.peer_retired or self._peer() is None:
+            connection.ending = True
             self._ask(CloseConnection(connection.connection_id))
 
     def _ask(self, action: Action) -> None:
         if action not in self._actions:
             self._actions.append(action)
 
-    def can_lose(self, connection: Connection) -> bool:
-        """Whether the session outlives this connection."""
+    def can_lose(self, connection: Connection, *, clean: bool = False) -> bool:
+        """Whether the session outlives this connection. `clean`: it ended with a FIN."""
         others = len(self.live) > 1
-        if connection.state is ConnectionState.RETIRING and others and not connection.outstanding:
+        if others and connection.state is ConnectionState.JOINING and not connection.data_sent:
+            return True
+        if others and clean and connection.state is ConnectionState.RETIRING and not connection.outstanding:
             return True
         return self.failover and (others or self.joinable)
 
     def lose(self, connection: Connection, why: str | None, now: float, *, tell: bool = True) -> None:
         """The connection is at its end. What it carried and was not acknowledged goes again, on others.
 
-        `tell`: the peer may not know.
+        `why` None: it ended with a FIN. `tell`: the peer may not know.
         """
         number = connection.connection_id
         del self.live[number]
+        connection.gone = True
+        self.lost.append(connection)
         self.announcements.forget(number)
         self.keys.gone(connection)
-        self._unpin(number)
+        self._streams.unpin(number)
         retired = connection.state is ConnectionState.RETIRING and not connection.outstanding
+        if why is None:
+            self._ask(CloseConnection(number))
         self._queue_again(connection)
-        if tell and self.may_exist(number):
+        if tell and not retired:
             # The peer handles the ACK first, and then knows what it need not send again.
             self._outbox.appendleft(ConnectionReset(number))
             if connection.received:
                 self._outbox.appendleft(Ack(number, connection.received - 1))
         self._events.append(ConnectionClosed(number) if retired else ConnectionLost(number, why or "it was ended"))
+        self._lost(connection, now)
         self.supply_tokens(now)
+        self._note_path(now)
         if not any(each.state in (ConnectionState.OPEN, ConnectionState.JOINING) for each in self.live.values()):
-            if not self.live:
-                self._without_path_since = now
             self._look_for_path()
 
     def _look_for_path(self) -> None:
@@ -347,18 +425,19 @@ class Paths:
         self._ask(AbortConnection(connection.connection_id, why))
         self.lose(connection, why, now)
 
-    def _unpin(self, connection_id: int) -> None:
-        self._streams.unpin(connection_id)
-
     def _queue_again(self, connection: Connection) -> None:
         writer = self.writer
         for _, stream, start, end, fin in connection.unacknowledged:
-            writer.unacknowledged -= end - start
-            stream.lose(start, end, fin)
-            self._streams.schedule(stream)
+            # With a redundant scheduler each of the others carries it, or has.
+            if stream.pinned is not None or not self.scheduler.redundant:
+                stream.lose(start, end, fin)
+                self._streams.schedule(stream)
         kept = [frame for _, frame in connection.unacknowledged_frames]
-        own = [frame for frame in connection.own if not isinstance(frame, Ping)]
-        self._outbox.extendleft(reversed([frame for frame in (*kept, *own) if _again(frame)]))
+        again = [frame for frame in (*kept, *connection.own) if _again(frame, connection.connection_id)]
+        # The credit is told as it is now, below; and not once more for every connection that is lost.
+        waiting = [frame for frame in self._outbox if not isinstance(frame, CREDIT)]
+        self._outbox.clear()
+        self._outbox.extend((*again, *waiting))
         for ping_id in connection.take_pings():
             if ping_id != OWN_PING:
                 writer.pings_waiting.append(ping_id)
@@ -369,7 +448,10 @@ class Paths:
         """The peer saw a connection fail. Raises `PeerError`."""
         number = frame.connection_id
         self.announcements.connection_reset(frame)
-        self.tokens.pop(number, None)
+        if self.tokens.pop(number, None) is not None:
+            self.supply_tokens(now)
+        for each in [each for each in self.lost if each.connection_id == number]:
+            self.lost.remove(each)  # The last word on it has come.
         connection = self.live.get(number)
         # Of the very connection that brings it, it says nothing that the connection does not know better.
         if connection is not None and connection is not came_on and self.can_lose(connection):
@@ -378,9 +460,9 @@ class Paths:
 
     # Acknowledgments and keys.
 
-    def acknowledged(self, connection: Connection, highest: int) -> None:
+    def acknowledged(self, connection: Connection, highest: int, now: float) -> None:
         """The peer has the records of this connection up to `highest`."""
-        connection.unanswered_at = connection.heard_at if connection.outstanding else None
+        connection.unanswered_at = now if connection.outstanding else None
         wanted = self.keys.acknowledged(connection, highest, self.live.values())
         if wanted is not None:
             self.update_keys(wanted)
@@ -389,8 +471,9 @@ class Paths:
 
     def update_keys(self, request: bool) -> bool:
         """False when it waits for the peer (see `SessionKeys`)."""
-        updated = self.keys.update(self.live.values(), request, to_confirm=self.joinable)
-        if updated and self.joinable:
+        to_confirm = self._may_grow
+        updated = self.keys.update(self.live.values(), request, to_confirm=to_confirm)
+        if updated and to_confirm:
             for each in self.live.values():
                 each.own.append(Ping())
         return updated
@@ -404,6 +487,7 @@ class Paths:
         connection.expecting = data or connection.expecting
         if connection.state is ConnectionState.SUSPECT:
             connection.state = ConnectionState.OPEN
+            self._note_path(now)
             self._events.append(ConnectionRecovered(connection.connection_id))
 
     def _patience(self, connection: Connection) -> float:
@@ -417,6 +501,9 @@ class Paths:
             return connection.unanswered_at + self._patience(connection)
         if connection.expecting and connection.state is ConnectionState.OPEN:
             return connection.heard_at + self._patience(connection) / 2
+        if self._role is Role.CLIENT and connection.usable and self._streams.receiving and self._config.probe_after:
+            # A server that has lost its way to the client cannot say so, nor come by another one.
+            return connection.heard_at + max(self._config.probe_after, self._patience(connection))
         return math.inf
 
     @property
@@ -430,7 +517,7 @@ class Paths:
         return min(earliest, *self.tokens.values()) if self.tokens else earliest
 
     def timer_expired(self, now: float) -> bool:
-        """False when the session has been without a connection for too long."""
+        """False when the session has been without a connection that works for too long."""
         since = self._without_path_since
         if since is not None and since + self._config.reconnect_timeout <= now:
             return False
@@ -440,11 +527,14 @@ class Paths:
             if connection.unanswered_at is not None:
                 # The shell knows whether the kernel hears the peer's.
                 self._ask(ProbeConnection(connection.connection_id))
-            else:
+            elif connection.expecting:
                 # Once: a peer that answers this and says nothing else has nothing to say.
                 connection.expecting = False
                 connection.own.append(Ping())
                 connection.unanswered_at = connection.heard_at
+            else:
+                connection.own.append(Ping())
+                connection.unanswered_at = now
         if any(until <= now for until in self.tokens.values()):
             self.supply_tokens(now)
         return True
@@ -465,11 +555,15 @@ class Paths:
             self.give_up(connection, why, now)
             return
         connection.state = ConnectionState.SUSPECT
+        self._note_path(now)
         self._events.append(ConnectionSuspected(connection.connection_id, why))
         if not any(each.state is ConnectionState.JOINING for each in self.live.values()):
             self._look_for_path()
 
 
-def _again(frame: Frame) -> bool:
-    """Draft 4.2.9: what only has a meaning on its connection is not repeated."""
-    return not isinstance(frame, frames.StreamChange)
+def _again(frame: Frame, connection_id: int) -> bool:
+    """Whether a frame that went with a connection is sent once more, on another."""
+    if isinstance(frame, PathStatus):
+        return frame.connection_id != connection_id
+    # Draft 4.2.9: what only has a meaning on its connection is not repeated.
+    return not isinstance(frame, (Ping, StreamChange))

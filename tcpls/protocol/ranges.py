@@ -33,16 +33,32 @@ class RangeSet:
     def first(self) -> tuple[int, int]:
         return self._ranges[0]
 
-    def add(self, start: int, end: int) -> None:
-        if start >= end:
-            return
+    def missing(self, start: int, end: int) -> tuple[int, int]:
+        """The first part of `start`..`end` that is not in the set; an empty one at `end` when all of it is."""
         ranges = self._ranges
+        at = bisect_left(ranges, start + 1, key=lambda each: each[1])
+        if at < len(ranges) and ranges[at][0] <= start:
+            start = ranges[at][1]
+            at += 1
+        if start >= end:
+            return end, end
+        return start, min(end, ranges[at][0]) if at < len(ranges) else end
+
+    def add(self, start: int, end: int) -> int:
+        """How many offsets were not in the set before."""
+        if start >= end:
+            return 0
+        ranges = self._ranges
+        grown = end - start
         low = bisect_left(ranges, start, key=lambda each: each[1])
         high = low
         while high < len(ranges) and ranges[high][0] <= end:
-            start, end = min(start, ranges[high][0]), max(end, ranges[high][1])
+            begin, finish = ranges[high]
+            grown -= max(0, min(end, finish) - max(start, begin))
+            start, end = min(start, begin), max(end, finish)
             high += 1
         ranges[low:high] = [(start, end)]
+        return grown
 
     def remove(self, start: int, end: int) -> None:
         if start >= end:

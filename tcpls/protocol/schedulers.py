@@ -27,7 +27,7 @@ class Scheduler(Protocol):
         """
 
 
-def _preferred(connections: Sequence[Connection]) -> Sequence[Connection]:
+def preferred(connections: Sequence[Connection]) -> Sequence[Connection]:
     """Those that nobody wants to be on standby, or all; and of them those with the highest priority."""
     active = [each for each in connections if not (each.standby or each.peer_standby)] or connections
     highest = max(each.priority for each in active)
@@ -41,7 +41,7 @@ class Backup:
     redundant = False
 
     def choose(self, connections: Sequence[Connection]) -> Sequence[Connection]:
-        return _preferred(connections)[:1]
+        return preferred(connections)[:1]
 
 
 class LowestRtt:
@@ -52,7 +52,7 @@ class LowestRtt:
 
     def choose(self, connections: Sequence[Connection]) -> Sequence[Connection]:
         chosen = []
-        for connection in sorted(_preferred(connections), key=lambda each: each.facts.rtt):
+        for connection in sorted(preferred(connections), key=lambda each: each.facts.rtt):
             chosen.append(connection)
             if not connection.blocked:
                 break
@@ -65,7 +65,7 @@ class _Turns:
     redundant = False
 
     def choose(self, connections: Sequence[Connection]) -> Sequence[Connection]:
-        free = [each for each in _preferred(connections) if not each.blocked]
+        free = [each for each in preferred(connections) if not each.blocked]
         if not free:
             return ()
         least = min(each.given / self.weight(each) for each in free)
@@ -100,7 +100,7 @@ class Redundant:
     redundant = True
 
     def choose(self, connections: Sequence[Connection]) -> Sequence[Connection]:
-        return _preferred(connections)
+        return preferred(connections)
 
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {

@@ -178,6 +178,7 @@ class Session(CoreBase):
             keys,
             self._make_connection,
             peer=lambda: self._peer,
+            lost=self._close_again,
             streams=self._streams,
             outbox=self._outbox,
             events=self._events,
@@ -234,7 +235,7 @@ class Session(CoreBase):
         connection = self._connections.get(connection_id)
         records = 0 if connection is None else connection.received
         super().receive_records(connection_id, source, now)
-        if connection is not None and connection.received != records:
+        if connection is not None and not connection.gone and connection.received != records:
             self.paths.heard(connection, now, data=self._streams.received != received)
 
     def receive_record(
@@ -355,9 +356,11 @@ class Session(CoreBase):
                 if kind is not Padding:
                     empty = False
                     eliciting |= kind is not Ack
-                    if kind is Ack or not self._close.deaf:
+                    if not self._close.deaf or kind in _HEARD_AT_THE_END:
                         _HANDLERS[kind](self, connection, frame, now)
-            if len(self._outbox) + len(connection.unacknowledged_frames) + len(connection.own) > MAX_PENDING_FRAMES:
+            pending = len(self._outbox) + len(connection.unacknowledged_frames) + len(connection.own)
+            # Of each stream there may be one that tells its credit, and streams have a limit of their own.
+            if pending > MAX_PENDING_FRAMES + len(self._receiving):
                 raise PeerError(Reason.TOO_MANY_REQUESTS, "control frames that the peer does not take")
         except ProtocolViolation:
             raise
@@ -376,8 +379,9 @@ class Session(CoreBase):
 
     def _end_by_peer(self, frame: SessionClose) -> None:
         self._alert = Alert.CLOSE_NOTIFY
+        acks_due = self._acks_due
         for connection in self._connections.values():
-            connection.ack_due = connection.elicited > 0
+            connection.ack_due = acks_due
         self._end_by_close(SessionClosed(frame.code, frame.reason))
 
     # Frames in. Each handler gets the connection that the frame came on.
@@ -389,19 +393,20 @@ class Session(CoreBase):
         self._streams.receive_data(frame)
 
     def _on_ack(self, connection: Connection, frame: Ack, now: float) -> None:
-        about = self._connections.get(frame.connection_id)
+        about = self._connections.get(frame.connection_id) or self.paths.sent_on(frame.connection_id)
         if about is None:
             if not self.paths.may_exist(frame.connection_id):
                 raise PeerError(Reason.UNKNOWN_CONNECTION, f"{frame.connection_id}")
             return
         acknowledged = about.acknowledged(frame.highest)
-        self._writer.unacknowledged -= acknowledged.size
+        self._streams.unacknowledged -= acknowledged.size
         for ping_id, sent_at in acknowledged.pings:
             if ping_id != OWN_PING:
                 self._events.append(Pong(ping_id, now - sent_at))
         for stream_id in acknowledged.ended:
             self._streams.retire(stream_id)
-        self.paths.acknowledged(about, frame.highest)
+        if not about.gone:
+            self.paths.acknowledged(about, frame.highest, now)
 
     def _on_stream_change(self, connection: Connection, frame: StreamChange, now: float) -> None:
         self.paths.announcements.stream_change(connection.connection_id, frame)
@@ -446,11 +451,17 @@ class Session(CoreBase):
             return
         if self._close.state is _State.CLOSED and self._close.error.code:
             self._end_by_close(self._close.error)
-        elif self._close.by_peer or not self.paths.can_lose(connection):
+        elif not self.paths.can_lose(connection, clean=error is None):
+            self._end_by_loss(error)
+        elif self._close.by_peer and error is None and len(self._connections) == 1:
+            # The peer has ended its connections, not a network.
             self._end_by_loss(error)
         else:
             self.paths.lose(connection, error, now)
-            self._close_again(connection, now)
+
+    def _end_by_loss(self, error: str | None) -> None:
+        why = f"the connection failed: {error}" if error else "the connection ended without a close"
+        self._end(SessionLost(why, self._streams.missing()))
 
     def _close_again(self, lost: Connection, now: float) -> None:
         """What was said last went with the connection that said it."""
@@ -486,12 +497,10 @@ class Session(CoreBase):
             return
         if self._ended:
             return
-        before, sent = connection.sent, self._streams.sent
+        before, data = connection.sent, connection.data_sent
         self._put_records(connection, sink, now)
-        if self._streams.sent != sent:
-            connection.data_sent = connection.sent
-            if self._close.deadline is not None:
-                self._close.deadline = now + self._config.close_timeout
+        if connection.data_sent != data and self._close.deadline is not None:
+            self._close.deadline = now + self._config.close_timeout
         if self._close.state is not _State.OPEN:
             self._put_close(connection, sink, now)
         if connection.sent != before:
@@ -519,15 +528,35 @@ class Session(CoreBase):
             if several:
                 load = self.paths.load(connection)
 
+    @property
+    def _acks_due(self) -> bool:
+        """Whether the last words are to say what was received. What said so on another connection may come later."""
+        return len(self._connections) > 1 or any(each.elicited for each in self._connections.values())
+
+    def _may_close_on(self, connection: Connection) -> bool:
+        """Whether all that was queued went ahead of what is put on this connection now, and can arrive no later."""
+        if self._close.state is not _State.FLUSHING:
+            return True
+        if self._outbox or self._streams.unsent or self.handshaking or connection not in self.paths.candidates():
+            return False
+        if self.paths.scheduler.redundant:
+            return not self._writer.behind(connection)
+        others = [each for each in self._connections.values() if each is not connection and each.carries_data]
+        for each in others:
+            each.ask_for_ack()
+        return not others
+
     def _put_close(self, connection: Connection, sink: RecordSink, now: float) -> None:
         """The end of this end's sending, once nothing else is left to be sent: Session Close, then close_notify."""
-        if self._close.state is _State.FLUSHING and (self._outbox or self._streams.unsent or self.handshaking):
+        if not self._may_close_on(connection):
             return
         if self._close.state is _State.CLOSED or not sink.room:
             return
         if self._peer is not None and not self._close.sent:
             close = encode(SessionClose(self._close.error.code, self._close.error.reason))
-            sink.put(APPLICATION_DATA, close + self._writer.ack(connection) if connection.elicited else close)
+            if self._acks_due:
+                close += self._writer.acks(self._connections.values())
+            sink.put(APPLICATION_DATA, close)
             connection.sent += 1
             self._close.sent = True
         if sink.room:
@@ -540,7 +569,8 @@ class Session(CoreBase):
 
     def _put_last(self, connection: Connection, sink: RecordSink, alert: int) -> None:
         if sink.room and alert == Alert.CLOSE_NOTIFY and connection.ack_due:
-            sink.put(APPLICATION_DATA, self._writer.ack(connection))
+            # What was received on the others too: the peer may hear the end from this one first.
+            sink.put(APPLICATION_DATA, self._writer.acks(self._connections.values()))
             connection.sent += 1
         if sink.room:
             connection.put_alert(sink, alert)
@@ -575,17 +605,16 @@ class Session(CoreBase):
             self._end(self._close.error if self._close.error.code else stuck)
         elif self._idle_timeout is not None and self._active_at + self._idle_timeout <= now:
             self._alert = Alert.CLOSE_NOTIFY
-            self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s"))
+            self._end(SessionLost(f"nothing was heard for {self._idle_timeout:g} s", self._streams.missing()))
         elif not self.paths.timer_expired(now):
+            self._alert = Alert.INTERNAL_ERROR
             self._end(self._without_path())
 
     def _without_path(self) -> SessionLost:
-        missing = self._streams.unacknowledged()
+        missing = self._streams.missing()
         size = sum(written - acknowledged for acknowledged, written in missing.values())
-        return SessionLost(
-            f"there was no connection for {self._config.reconnect_timeout:g} s, and {size} bytes are not acknowledged",
-            missing,
-        )
+        seconds = self._config.reconnect_timeout
+        return SessionLost(f"no connection worked for {seconds:g} s, and {size} bytes are not acknowledged", missing)
 
     # What the shell asks.
 
@@ -596,11 +625,12 @@ class Session(CoreBase):
     @property
     def delivered(self) -> bool:
         """A peer with extensions acknowledges what it has when it closes; a pure draft-04 peer only closes."""
+        if self._local.failover and self._peer is not None:
+            return not self._streams.missing()
         if self._streams.unsent:
             return False
         if self._peer is None:
             return self._error is None
-        # What went with a connection that was lost is with the others, or still to be sent.
         return all(each.data_sent <= each.data_acknowledged for each in self._connections.values())
 
     @property
@@ -649,7 +679,7 @@ class Session(CoreBase):
         if self._local.failover:
             connection.in_flight += len(data)
             connection.unacknowledged.append((connection.sent, self._streams.sending[stream_id], 0, len(data), False))
-            self._writer.unacknowledged += len(data)
+            self._streams.unacknowledged += len(data)
         connection.data_sent = connection.sent + 1
         return stream_id
 
@@ -703,6 +733,14 @@ class Session(CoreBase):
         self._close.deadline = now + self._config.close_timeout
         self._streams.push_all()
 
+    def pin_stream(self, stream_id: int, connection_id: int | None) -> None:
+        """Has one connection alone carry what this end sends on a stream, or any (None).
+
+        A connection that is lost or retired lets go of its streams. Raises `ApiMisuse`.
+        """
+        self._check_open()
+        self.paths.pin(stream_id, connection_id)
+
     def ping(self, now: float) -> int:
         self._check_open()
         pings = sum(each.pings for each in self._connections.values())
@@ -722,6 +760,9 @@ class Session(CoreBase):
         if connection.read_secret.generation > self.paths.keys.read.generation:
             self.paths.update_keys(False)
 
+
+_HEARD_AT_THE_END = (Ack, ConnectionReset)
+"""What an end that has closed is still told: what of its own arrived, and what did not."""
 
 _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] = {
     Ping: Session._on_ping,

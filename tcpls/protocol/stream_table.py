@@ -60,6 +60,8 @@ class StreamTable:
         self._opened_there = 0
         self._closed_there = 0
         self._streams_wanted = False
+        self.unacknowledged = 0
+        """Bytes that were sent and not acknowledged, and are kept for that, with `retain`."""
         # What the peer allows.
         self.sent = 0
         self.max_sent = peer.session_window if peer else MAX_OFFSET
@@ -201,12 +203,13 @@ class StreamTable:
         """Whether bytes are queued, with or without credit to send them."""
         return any(stream.sent < stream.written or stream.resending for stream in self.sending.values())
 
-    def unacknowledged(self) -> dict[int, tuple[int, int]]:
-        """Of each stream that is not over: bytes that are acknowledged, and bytes written. With `retain` alone."""
+    def missing(self) -> dict[int, tuple[int, int]]:
+        """Of each stream that the peer is not known to have: bytes acknowledged, and written. With `retain` alone."""
         return {
             stream_id: (stream.acknowledged, stream.written)
             for stream_id, stream in self.sending.items()
-            if stream.acknowledged < stream.written
+            if not stream.was_reset
+            and (stream.acknowledged < stream.written or (stream.fin_queued and not stream.fin_acknowledged))
         }
 
     @property
@@ -352,6 +355,15 @@ class StreamTable:
             lane.popleft()
         elif len(lane) > 1:
             lane.rotate(-1)
+        self._say_room(stream)
+
+    def sent_aside(self, stream: SendStream) -> None:
+        """The stream gave bytes to a record, out of its turn."""
+        if not stream.sendable:
+            self._unschedule(stream)
+        self._say_room(stream)
+
+    def _say_room(self, stream: SendStream) -> None:
         if stream.room_wanted and stream.written - stream.sent <= self._send_buffer // 2:
             stream.room_wanted = False
             self._events.append(StreamWritable(stream.stream_id))
@@ -386,6 +398,8 @@ class StreamTable:
         if stream.finished:
             return
         stream.was_reset = True
+        if self._retain:
+            self.unacknowledged -= stream.unacknowledged
         stream.drop()
         self._unschedule(stream)
         self._queue(ResetStream(stream.stream_id, stream.sent, code))

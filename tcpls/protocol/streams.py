@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from typing import TYPE_CHECKING
 
 from tcpls.errors import PeerError, Reason
 from tcpls.protocol.frames import MAX_OFFSET, STREAM_TRAILER
 from tcpls.protocol.ranges import RangeSet
 from tcpls.tls.record import MAX_CONTENT
 from tcpls.wire import Buffer
+
+if TYPE_CHECKING:
+    from tcpls.protocol.connections import Connection
 
 MAX_STREAM_DATA = MAX_CONTENT - STREAM_TRAILER.size
 """Bytes of a stream in a record that carries nothing else: 16,369."""
@@ -35,12 +39,12 @@ class SendStream:
         "_at",
         "_chunk",
         "_chunk_end",
-        "_kept",
         "_lost",
         "_queue",
         "_retained",
         "_view",
         "acknowledged",
+        "carrier",
         "fin_acknowledged",
         "fin_lost",
         "fin_queued",
@@ -52,6 +56,7 @@ class SendStream:
         "retain",
         "room_wanted",
         "scheduled",
+        "seams",
         "sent",
         "stop_code",
         "stream_id",
@@ -81,6 +86,11 @@ class SendStream:
         """Whether something is to be sent again."""
         self.pinned: int | None = None
         """The connection that alone carries this stream."""
+        self.carrier: Connection | None = None
+        """The connection that the last record of this stream went on."""
+        self.seams: list[tuple[int, Connection, int]] = []
+        """Where it went on on another connection: offset, the connection before, and the records that had gone there.
+        The receiver may have a gap at each of which not all has arrived."""
         self.was_reset = False
         self.stop_code: int | None = None
         """The code of the Stop Sending that the peer sent."""
@@ -95,8 +105,6 @@ class SendStream:
         self._acknowledged_ahead = RangeSet()
         self._lost = RangeSet()
         """What went with a connection and is to be sent again."""
-        self._kept: list[tuple[int, bytes]] = []
-        """The pieces out of which the lost ranges are sent again, each with its end."""
 
     def append(self, data: bytes, more: bool = False) -> None:
         """`more`: what does not fill a record waits for more to come, or for `push`."""
@@ -178,29 +186,44 @@ class SendStream:
         self._retained.clear()
         self._acknowledged_ahead.clear()
         self._lost.clear()
-        self._kept.clear()
+        self.seams.clear()
         self.resending = self.fin_lost = False
         self._chunk = b""
         self._view = EMPTY
         self._at = 0
         self.written = self.pushed = self.sent
 
-    def acknowledge(self, start: int, end: int, fin: bool) -> None:
-        """The peer has `start`..`end`, the range of one record. Ranges of several connections may come in any order."""
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that were sent and not acknowledged."""
+        return self.sent - self.acknowledged - self._acknowledged_ahead.size
+
+    def acknowledge(self, start: int, end: int, fin: bool) -> int:
+        """The peer has `start`..`end`, the range of one record. Ranges of several connections may come in any order.
+
+        Returns how many bytes of it were not acknowledged before.
+        """
         if self.was_reset:
-            return
+            return 0
         if fin:
             self.fin_acknowledged = True
         ahead = self._acknowledged_ahead
         if start > self.acknowledged:
-            ahead.add(start, end)
-            return
-        self.acknowledged = max(self.acknowledged, end)
+            return ahead.add(start, end)
+        newly = max(0, end - self.acknowledged)
+        self.acknowledged += newly
         while ahead and ahead.first[0] <= self.acknowledged:
-            self.acknowledged = max(self.acknowledged, ahead.first[1])
-            ahead.remove(*ahead.first)
+            begin, finish = ahead.first
+            newly -= min(finish, self.acknowledged) - begin
+            self.acknowledged = max(self.acknowledged, finish)
+            ahead.remove(begin, finish)
         while self._retained and self._retained[0][0] <= self.acknowledged:
             self._retained.popleft()
+        return newly
+
+    def first_unacknowledged(self, start: int, end: int) -> tuple[int, int]:
+        """The first part of `start`..`end` that the peer is not known to have; an empty one when there is none."""
+        return self._acknowledged_ahead.missing(min(max(start, self.acknowledged), end), end)
 
     # What went with a connection.
 
@@ -211,8 +234,6 @@ class SendStream:
         self._lost.add(max(start, self.acknowledged), end)
         if self._acknowledged_ahead:
             self._lost.remove_all(self._acknowledged_ahead)
-        if self._lost and (not self._kept or self._kept[-1][0] < end):
-            self._kept = [*self._retained, (self._chunk_end, self._chunk)]
         self.fin_lost |= fin and not self.fin_acknowledged
         self.resending = self.fin_lost or bool(self._lost)
 
@@ -230,23 +251,21 @@ class SendStream:
         if lost:
             start, end = lost.first
             end = min(end, start + limit)
-            parts = self._pieces(start, end)
+            parts = self.pieces(start, end)
             lost.remove(start, end)
-        fin = self.fin_lost and not lost and end == self.written
-        if fin:
+        fin = self.fin_lost and not self.fin_acknowledged and not lost and end == self.written
+        if fin or self.fin_acknowledged:
             self.fin_lost = False
-        if not lost:
-            self._kept = []
         self.resending = self.fin_lost or bool(lost)
         return start, parts, fin
 
-    def _pieces(self, start: int, end: int) -> tuple[memoryview, ...]:
+    def pieces(self, start: int, end: int) -> tuple[memoryview, ...]:
         """The bytes of a range that was sent and not acknowledged."""
-        kept = self._kept
+        kept = self._retained
         at = bisect_right(kept, start, key=lambda each: each[0])
         parts = []
         while start < end:
-            piece_end, piece = kept[at]
+            piece_end, piece = kept[at] if at < len(kept) else (self._chunk_end, self._chunk)
             piece_start = piece_end - len(piece)
             upto = min(end, piece_end)
             parts.append(memoryview(piece)[start - piece_start : upto - piece_start])

@@ -193,7 +193,7 @@ class Streams(RuleBasedStateMachine):
             held = sum(map(len, (piece for each in table.receiving.values() for piece in each.pieces)))
             assert held <= table.buffered <= SESSION_WINDOW
             assert sum(number % 2 == (end is self.ends[0]) for number in table.receiving) <= LIMIT
-            assert end.core._writer.unacknowledged <= UNACKNOWLEDGED
+            assert end.core._streams.unacknowledged <= UNACKNOWLEDGED
             for stream in table.sending.values():
                 assert stream.written - stream.sent <= SEND_BUFFER + MOST
 

@@ -505,7 +505,7 @@ def test_unacknowledged_bytes_block_the_writer_and_nothing_is_dropped() -> None:
         give(core, Ack(0, number - 1))
     assert got == content
     assert core.send_finished(0)
-    assert core._writer.unacknowledged == 0
+    assert core._streams.unacknowledged == 0
 
 
 def test_record_numbers_go_on_over_a_change_of_keys() -> None:
