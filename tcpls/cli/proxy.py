@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,7 @@ from tcpls import (
     PeerError,
     ServerConfig,
     Session,
+    Stream,
     TCPLSError,
     connect,
     serve,
@@ -34,10 +36,11 @@ from tcpls.cli.exits import UsageError
 from tcpls.cli.run import run
 from tcpls.cli.server import add_hiding, add_tickets, own_settings
 from tcpls.cli.stdio import join
+from tcpls.proxy.carry import give_up
 from tcpls.proxy.dialogue import Passwords
 from tcpls.proxy.front import Begin, Front, proxy_dialogue
 from tcpls.proxy.gateway import Gateway, Limits
-from tcpls.proxy.message import ALPN, TargetRefused
+from tcpls.proxy.message import ALPN, RESET, TargetRefused
 from tcpls.proxy.rules import EgressRules
 from tcpls.proxy.target import Target
 from tcpls.proxy.tunnel import Tunnel
@@ -53,6 +56,8 @@ SEND_BUFFER = 1 << 18
 KEEPALIVE = 20.0
 SILENCE = 3
 """Intervals of keepalive without a word after which a session is over."""
+HANG_UP_SECONDS = 1.0
+"""For what was said before SIGHUP."""
 DESCRIPTORS = 64
 """What the process has open besides its connections."""
 
@@ -278,7 +283,7 @@ def _tunnel(arguments: argparse.Namespace, connections: int) -> tuple[Tunnel, Cl
         stream_limit=0,
         idle_timeout=SILENCE * arguments.keepalive,
         tickets=config.tickets or MemoryTicketStore(),
-    )
+    ).with_files_read()
 
     async def dial() -> Session:
         return await connect(host, port, config=config)
@@ -339,10 +344,30 @@ async def connect_one(arguments: argparse.Namespace) -> None:
             raise refused.__cause__ or refused from None
         if arguments.user:
             privileges.become(arguments.user)
-        await join(stream)
+        await _join_until_hung_up(stream)
         await tunnel.close()
     finally:
         await _end(tunnel, config)
+
+
+async def _join_until_hung_up(stream: Stream) -> None:
+    """SIGHUP is how ssh says that it needs its ProxyCommand no more: what it has said still goes, and the session is
+    closed in order."""
+    hung_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+    joining, waiting = asyncio.ensure_future(join(stream)), asyncio.ensure_future(hung_up.wait())
+    try:
+        await asyncio.wait((joining, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not joining.done():
+            await asyncio.wait((joining,), timeout=HANG_UP_SECONDS)
+        if joining.done():
+            joining.result()
+        else:
+            give_up(stream, RESET)
+    finally:
+        for task in (joining, waiting):
+            task.cancel()
+        await asyncio.gather(joining, waiting, return_exceptions=True)
 
 
 def _clients(arguments: argparse.Namespace, host: str) -> dict[str, Any]:

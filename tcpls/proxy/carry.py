@@ -83,6 +83,9 @@ async def carry(
             flow.cancel()
         # Not before: the event loop must have forgotten the socket when it is closed.
         await asyncio.gather(*flows, return_exceptions=True)
+        if carriage.how is How.STOPPED and session_ended.done() and not session_ended.cancelled():
+            # Whoever stopped this may have heard of it first.
+            carriage.how, carriage.why = How.SESSION, str(session_ended.result() or "the session was closed")
         if carriage.how is not How.CLOSED:
             give_up(stream, IDLE if carriage.how is How.IDLE else RESET)
             reset(sock)

@@ -460,7 +460,11 @@ def test_a_server_that_is_no_gateway_is_told_from_one(ends: Ends) -> None:
     run(test())
 
 
-def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(ends: Ends) -> None:
+def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def test() -> None:
         relays: list[Relay] = []
         async with contextlib.AsyncExitStack() as stack:
@@ -480,6 +484,9 @@ def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(ends: En
                     program, target = await proxy.both()
                     program[1].write(b"again")
                     assert await target[0].readexactly(5) == b"again"
+                # Of the loss, and not of what this end did about it.
+                assert "1 bytes to the target, 0 back" in caplog.text
+                assert "the gateway ended" not in caplog.text
                 close(program, target)
 
     run(test())

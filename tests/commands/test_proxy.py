@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import select
@@ -18,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
+import asyncssh
 import pytest
 import trustme
 
@@ -321,6 +324,26 @@ def test_a_connection_that_was_cut_is_no_success(setup: Setup) -> None:
         assert process.returncode == 9 and b"reset the stream" in said
 
 
+def test_connect_that_is_hung_up_closes_in_order(setup: Setup) -> None:
+    """As ssh does it with its ProxyCommand."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        gateway = setup.start(*setup.gateway_words("--allow-egress", f"127.0.0.1:{port}"))
+        process = subprocess.Popen(
+            command(*setup.client_words("connect", gateway.port, "127.0.0.1", port)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(b"x")
+            assert process.stdout is not None and process.stdout.read(1) == b"x"
+            process.send_signal(signal.SIGHUP)
+            process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+        gateway.wait_for(r"verified: session closed$")
+
+
 def resident(process: subprocess.Popen[str]) -> int:
     """Bytes of memory that a process has."""
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
@@ -357,6 +380,38 @@ def test_memory_is_bounded_by_windows_and_not_by_what_is_sent(setup: Setup) -> N
         assert max(grown) < most, (grown, sent)
 
 
+def test_ssh_by_a_proxy_command(setup: Setup) -> None:
+    """A session of ssh that lasts, with asyncssh at both ends, and this command between them."""
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return username != "guest"
+
+    async def digest(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.stdout.write(hashlib.sha256(await process.stdin.read()).digest())
+        process.exit(0)
+
+    async def test() -> None:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        server = await asyncssh.listen(
+            "127.0.0.1", 0, server_factory=Server, server_host_keys=[key], process_factory=digest, encoding=None
+        )
+        port = server.sockets[0].getsockname()[1]
+        words = setup.gateway_words("--allow-egress", f"127.0.0.1:{port}")
+        gateway = await asyncio.to_thread(setup.start, *words)
+        async with asyncssh.connect(
+            "127.0.0.1", port, username="guest", known_hosts=None, config=None, client_keys=None, agent_path=None,
+            proxy_command=command(*setup.client_words("connect", gateway.port, "127.0.0.1", port)),
+        ) as connection:  # fmt: skip
+            for _ in range(3):
+                done = await connection.run(input=BODY, encoding=None)
+                assert done.stdout == hashlib.sha256(BODY).digest()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(asyncio.wait_for(test(), TIMEOUT))
+
+
 def sshd_path() -> str | None:
     return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -364,7 +419,7 @@ def sshd_path() -> str | None:
 @pytest.mark.skipif(
     sshd_path() is None or shutil.which("ssh") is None, reason="needs Debian's openssh-server and openssh-client"
 )
-def test_ssh_by_its_proxy_command(setup: Setup, tmp_path: Path) -> None:
+def test_openssh_by_its_proxy_command(setup: Setup, tmp_path: Path) -> None:
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
     shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
@@ -391,6 +446,7 @@ def test_ssh_by_its_proxy_command(setup: Setup, tmp_path: Path) -> None:
         )  # fmt: skip
         expected = subprocess.run(["sha256sum"], input=BODY, capture_output=True, check=True)
         assert done.stdout == expected.stdout, done.stderr
+        gateway.wait_for(r"verified: session closed$")
     finally:
         daemon.terminate()
         daemon.wait(TIMEOUT)
