@@ -306,6 +306,7 @@ class Session(CoreBase):
         for stream in self._lent_to:
             stream.settle()
         self._lent_to.clear()
+        self._streams.give_credit()
 
     def receive_early(self, content: bytes, now: float) -> None:
         if self._ended:

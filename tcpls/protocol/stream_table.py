@@ -273,12 +273,21 @@ class StreamTable:
 
     def _count_consumed(self, count: int) -> None:
         self.consumed += count
-        if self._extended:
-            window = self._local.session_window
-            maximum = self.consumed + window
-            if maximum - self.max_received >= max(1, window // 2):
-                self.max_received = maximum
-                self._queue(MaxData(maximum))
+        self.give_credit()
+
+    def give_credit(self) -> None:
+        """Tells the peer of what may come of the session, once half a window was consumed, or more than it has left.
+
+        Streams that nobody reads may hold any part of the window, so that a half might never be consumed. To be called
+        when something was consumed, and when something came: what was left to be told may be all that there is now.
+        """
+        if not self._extended:
+            return
+        window = self._local.session_window
+        gained = self.consumed + window - self.max_received
+        if gained > 0 and gained >= min(window // 2, self.max_received - self.received):
+            self.max_received += gained
+            self._queue(MaxData(self.max_received))
 
     def say_readable(self, stream_id: int) -> None:
         self._say_readable(self.receiving[stream_id])

@@ -149,6 +149,25 @@ def test_a_slow_reader_holds_no_more_than_its_windows() -> None:
     assert all(stream.offset <= KEPT.stream_window for stream in table.receiving.values())
 
 
+@pytest.mark.parametrize("left", [20_000, KEPT.stream_window - 1])
+def test_streams_that_nobody_reads_leave_the_others_what_there_is(left: int) -> None:
+    """Two of them hold so much of the session's window that half of it can never be consumed."""
+    both = make("failover")
+    both.settle()
+    for size in (KEPT.stream_window, KEPT.session_window - KEPT.stream_window - left, 2_000_000):
+        stream_id = both.client.core.open_stream()
+        assert stream_id is not None
+        both.client.core.send(stream_id, bytes(size), both.now)
+        both.settle()
+    assert stream_id is not None
+    count = 0
+    while count < 2_000_000:
+        part, _ = read_all(both.server, stream_id)
+        assert part, f"nothing comes after {count} bytes"
+        count += len(part)
+        both.settle()
+
+
 def test_a_ping_tells_the_round_trip() -> None:
     both = make("tcpls")
     both.settle()
