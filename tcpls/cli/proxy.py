@@ -307,11 +307,12 @@ async def client(arguments: argparse.Namespace) -> None:
         for line in session.info().lines():
             logger.info("%s", line)
         for each in listenings:
-            where = front.listen(each.host, each.port, each.target or begin)
+            addresses = front.listen(each.host, each.port, each.target or begin)
             what = "SOCKS 5, SOCKS 4a, HTTP CONNECT" if each.target is None else f"to {each.target}"
-            print(f"listening on {where} ({what})", file=sys.stderr, flush=True)
+            for where in addresses:
+                print(f"listening on {where} ({what})", file=sys.stderr, flush=True)
             if each.target is None and passwords is None and not _is_loopback(each.host):
-                print(f"warning: whoever reaches {where} may use it: --socks-auth", file=sys.stderr)
+                print(f"warning: whoever reaches {each.host} may use it: --socks-auth", file=sys.stderr)
         if arguments.user:
             privileges.become(arguments.user)
         await asyncio.Event().wait()

@@ -33,6 +33,9 @@ _CODES = {
     errno.ENFILE: Code.TOO_MANY,
 }
 
+_NOWHERE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What says that there is no way to an address."""
+
 
 class Egress:
     """Connects where the rules allow it."""
@@ -128,11 +131,14 @@ async def _connected(address: Address, port: int) -> socket.socket:
 
 
 def is_own(address: Address) -> bool:
-    """Whether packets to that address stay on this machine: asked of its routes, and nothing is sent."""
+    """Whether packets to that address stay on this machine: asked of its routes, and nothing is sent.
+
+    True also where that cannot be asked: what is not known to be elsewhere is guarded.
+    """
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((str(address), 9))
             return bool(ip_address(sock.getsockname()[0]) == address)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in _NOWHERE

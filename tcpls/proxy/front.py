@@ -63,23 +63,31 @@ class Front:
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def listen(self, host: str, port: int, service: Target | Begin) -> str:
-        """What connects there goes to the target, or says where to. Returns HOST:PORT. Raises `ConnectError`."""
+    def listen(self, host: str, port: int, service: Target | Begin) -> list[str]:
+        """What connects there goes to the target, or says where to. Every address of `host` is listened on.
+
+        Port 0 is one that the kernel chooses. Returns the addresses as HOST:PORT. Raises `ConnectError`.
+        """
+        listeners: list[socket.socket] = []
         try:
-            family, kind, protocol, _, where = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            listener = socket.socket(family, kind, protocol)
-            self._listeners.append(listener)
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(BACKLOG)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, where in dict.fromkeys(found):
+                listener = socket.socket(family, kind, protocol)
+                self._listeners.append(listener)
+                listener.setblocking(False)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # Port 0 means the same port for each.
+                chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
+                listener.bind((where[0], chosen, *where[2:]))
+                listener.listen(BACKLOG)
+                listeners.append(listener)
         except OSError as error:
             raise ConnectError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-        self._spawn(self._accept(listener, service))
-        name = listener.getsockname()
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+        for listener in listeners:
+            self._spawn(self._accept(listener, service))
+        return [_written(*listener.getsockname()[:2]) for listener in listeners]
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -182,3 +190,7 @@ class Front:
         await asyncio.gather(*tasks, return_exceptions=True)
         for listener in self._listeners:
             listener.close()
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

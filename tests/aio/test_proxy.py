@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -100,8 +101,8 @@ async def proxied(
         tunnel = Tunnel(dial, timeout=timeout)
         front = Front(tunnel, connections=connections)
         try:
-            socks = front.listen("127.0.0.1", 0, proxy_dialogue(None))
-            forward = front.listen("127.0.0.1", 0, Target.of("127.0.0.1", target_port))
+            (socks,) = front.listen("127.0.0.1", 0, proxy_dialogue(None))
+            (forward,) = front.listen("127.0.0.1", 0, Target.of("127.0.0.1", target_port))
             yield Proxy(
                 int(socks.rpartition(":")[2]),
                 int(forward.rpartition(":")[2]),
@@ -335,6 +336,14 @@ def test_this_machine_s_own_addresses_are_known() -> None:
     assert not is_own(IPv4Address("192.0.2.1"))
 
 
+def test_an_address_that_cannot_be_judged_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", out_of_descriptors)
+    assert is_own(IPv4Address("192.0.2.1"))
+
+
 def test_a_target_that_does_not_answer_is_given_up_in_time() -> None:
     async def test() -> None:
         # A listener whose backlog is full takes no connection and refuses none.
@@ -369,6 +378,44 @@ def test_limits_of_one_client_and_of_all(ends: Ends) -> None:
                         await proxy.tunnel.open(Target.of("127.0.0.1", proxy.target_port))
                         break
                 close(*second)
+
+    run(test())
+
+
+def test_more_programs_than_are_carried_wait_for_their_turn(ends: Ends) -> None:
+    async def test() -> None:
+        async with proxied(ends, connections=1) as proxy:
+            first = await proxy.both()
+            waiting = await proxy.open()
+            waiting[1].write(b"mine")
+            # The first is still served, and the other one not yet.
+            first[0][1].write(b"x")
+            assert await first[1][0].readexactly(1) == b"x"
+            assert proxy.targets.empty()
+            close(*first)
+            target = await proxy.targets.get()
+            assert await target[0].readexactly(4) == b"mine"
+            close(waiting, target)
+
+    run(test())
+
+
+def test_a_name_is_listened_on_by_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(host: str, port: int, *rest: object, **more: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (1, 2, 1)]
+
+    async def test() -> None:
+        front = Front(Tunnel(pytest.fail))
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", two)
+            first, second = front.listen("both.example", 0, proxy_dialogue(None))
+            port = first.rpartition(":")[2]
+            assert (first, second) == (f"127.0.0.1:{port}", f"127.0.0.2:{port}")
+            with pytest.raises(tcpls.ConnectError, match="cannot listen on both"):
+                front.listen("both.example", int(port), proxy_dialogue(None))
+        await front.close()
+        with socket.create_server(("127.0.0.2", int(port))):
+            pass
 
     run(test())
 
@@ -502,7 +549,7 @@ def test_a_gateway_that_is_away_is_waited_for_and_said_to_be_away(ends: Ends) ->
 
         tunnel = Tunnel(dial, timeout=1.5)
         front = Front(tunnel)
-        port = int(front.listen("127.0.0.1", 0, proxy_dialogue(None)).rpartition(":")[2])
+        port = int(front.listen("127.0.0.1", 0, proxy_dialogue(None))[0].rpartition(":")[2])
         replies = []
         for _ in range(4):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
