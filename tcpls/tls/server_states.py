@@ -5,43 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from tcpls.errors import ApiMisuse
 from tcpls.tls.algorithms import Group
-from tcpls.tls.authentication import Chosen, show
-from tcpls.tls.client_certificate import ExpectCertificate, Request, authenticates, certificate_request
-from tcpls.tls.config import Answer
+from tcpls.tls.client_certificate import authenticates
 from tcpls.tls.early_data import EarlyData
 from tcpls.tls.ech.server import NO_ECH, Heard, hear
 from tcpls.tls.esni import hear_esni
-from tcpls.tls.extensions import (
-    PLACES,
-    TLS_1_3,
-    Extensions,
-    ExtensionType,
-    write_alpn,
-    write_record_size_limit,
-    write_server_share,
-    write_u16,
-)
-from tcpls.tls.flow import Epoch, Outcome, Peer, State
-from tcpls.tls.identity_choice import choose_for_client
-from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
-from tcpls.tls.messages import (
-    RANDOM_SIZE,
-    RETRY_RANDOM,
-    EncryptedExtensions,
-    Finished,
-    HandshakeType,
-    Message,
-    ServerHello,
-)
-from tcpls.tls.offer import Offer, check_second, choose_alpn, choose_group, choose_suite
+from tcpls.tls.extensions import TLS_1_3, Extensions, ExtensionType, write_u16
+from tcpls.tls.flow import State
+from tcpls.tls.messages import RETRY_RANDOM, HandshakeType, Message, ServerHello
+from tcpls.tls.offer import Offer, check_second, choose_group, choose_suite
 from tcpls.tls.psk import PskMode
 from tcpls.tls.psk_choice import ChosenPsk, check_binder, choose_psk
-from tcpls.tls.server_early import ExpectEndOfEarlyData, judge_early_data
-from tcpls.tls.server_finish import ExpectFinished, Issue, Server
+from tcpls.tls.server_finish import Server
+from tcpls.tls.server_flight import Reply
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import MAX_LIFETIME, MAX_TICKETS, MAX_TOTAL, lifetime_until
 
 
 @dataclass(slots=True)
@@ -65,7 +42,7 @@ class ExpectClientHello:
         group = _choose_group(server, offer, psk)
         flow.transcript.add(message.raw)
         if group is None or group in offer.shares:
-            return _Reply(server, offer, suite, group, psk, retried=False).send()
+            return Reply(server, offer, suite, group, psk, retried=False).send()
         return _retry(server, offer, suite, group, psk)
 
 
@@ -132,163 +109,4 @@ class ExpectSecondClientHello:
         psk = _choose_psk(self.server, offer, (self.suite,), message)
         group = None if psk is not None and psk.mode is PskMode.PSK_KE else self.group
         self.server.flow.transcript.add(message.raw)
-        return _Reply(self.server, offer, self.suite, group, psk, retried=True).send()
-
-
-@dataclass(slots=True)
-class _Reply:
-    """The server's flight, from ServerHello to Finished."""
-
-    server: Server
-    offer: Offer
-    suite: CipherSuite
-    group: Group | None
-    psk: ChosenPsk | None
-    retried: bool
-
-    def send(self) -> State:
-        config, flow, psk = self.server.config, self.server.flow, self.psk
-        # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        chosen = None if psk is not None else choose_for_client(config, self.offer.server_name, self.offer.wanted)
-        alpn = choose_alpn(config, self.offer)
-        answer = config.answer(self.offer.hello)
-        tickets = self._ticket_count()
-        # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
-        request = None if chosen is None else certificate_request(config, self.offer.client_types)
-        encrypted = self._encrypted_extensions(alpn, answer, tickets)
-        encrypted.extensions.update(self._certificate_types(chosen, request))
-        flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, answer.remembered, retried=self.retried)
-        if flow.early_data.accepted:
-            encrypted.extensions[ExtensionType.EARLY_DATA] = b""
-        secrets = self._hello()
-        flow.send(encrypted.write())
-        if request is not None:
-            flow.send(request.message.write())
-        if chosen is not None:
-            show(flow, chosen, b"", by_client=False)
-        flow.send(Finished(secrets.server.verify_data(flow.transcript.digest())).write())
-        application = secrets.application(flow.transcript.digest())
-        flow.log_application(application)
-        flow.write_with(Epoch.APPLICATION, application.server)
-        peer = self._known_client()
-        outcome = Outcome(
-            suite=self.suite,
-            group=self.group,
-            signature_scheme=None if chosen is None else chosen.scheme,
-            alpn=alpn,
-            server_name=self.offer.server_name,
-            peer_certificates=peer.certificates,
-            peer_raw_key=peer.raw_key,
-            peer_extensions={
-                kind: contents for kind, contents in self.offer.hello.extensions.items() if kind not in PLACES
-            },
-            read_secret=application.client,
-            write_secret=application.server,
-            exporter=application.exporter,
-            retried=self.retried,
-            # Known once the client's Finished is.
-            resumption=ResumptionSecret(flow.engine, self.suite, b""),
-            verified=peer.verified,
-            resumed=psk is not None and psk.state is not None,
-            psk_identity=None if psk is None else psk.external,
-            until=self._until,
-            remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
-            ech=self.server.ech.status,
-            early_data=flow.early_data,
-            early_exporter=flow.early_exporter,
-        )
-        issue = Issue(self.server, tickets, answer.remembered)
-        finished = ExpectFinished(flow, secrets, application, outcome, issue)
-        if request is not None:
-            return ExpectCertificate(self.server, request.message, request.shown, finished)
-        if not flow.early_data.accepted:
-            return finished
-        flow.may_answer(outcome)
-        return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
-
-    def _certificate_types(self, chosen: Chosen | None, request: Request | None) -> Extensions:
-        """RFC 7250 4.2: what was chosen of each list that the client has sent, if certificates are exchanged at all."""
-        offered, types = self.offer.hello.extensions, Extensions()
-        if chosen is not None and ExtensionType.SERVER_CERTIFICATE_TYPE in offered:
-            types[ExtensionType.SERVER_CERTIFICATE_TYPE] = bytes((chosen.identity.certificate_type,))
-        if request is not None and ExtensionType.CLIENT_CERTIFICATE_TYPE in offered:
-            types[ExtensionType.CLIENT_CERTIFICATE_TYPE] = bytes((request.shown,))
-        return types
-
-    def _known_client(self) -> Peer:
-        """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""
-        psk = self.psk
-        if psk is None or psk.state is None or psk.external is not None:
-            return Peer(verified=psk is not None)
-        certificates, raw_key = psk.state.peer_certificates, psk.state.peer_raw_key
-        chain_known = bool(certificates) and self.server.config.client_trust is not None
-        return Peer(certificates, raw_key, verified=chain_known or bool(raw_key))
-
-    @property
-    def _until(self) -> float:
-        """When this session's tickets, and those of its resumptions, are over: in seconds since 1970."""
-        state = None if self.psk is None else self.psk.state
-        if state is not None and state.until is not None:
-            return state.until
-        return self.server.now / 1000 + MAX_TOTAL
-
-    def _ticket_count(self) -> int:
-        """How many tickets this client gets."""
-        config, offer = self.server.config, self.offer
-        if config.ticket_keys is None or not lifetime_until(self._until, self.server.now / 1000, MAX_LIFETIME):
-            return 0
-        # RFC 8446 4.2.9: none that could not be used with the modes that the client lists. One that lists none has
-        # excluded nothing.
-        if offer.modes and not any(mode in offer.modes for mode in config.psk_modes):
-            return 0
-        if offer.tickets is None:
-            return config.tickets
-        # RFC 9149 section 3: as many as are asked for, up to a limit of the server's own.
-        return min(offer.tickets[self.psk is not None and self.psk.state is not None], MAX_TICKETS)
-
-    def _hello(self) -> HandshakeSecrets:
-        server, flow, psk = self.server, self.server.flow, self.psk
-        shared = None
-        extensions: Extensions = {ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3)}
-        if self.group is not None:
-            public, shared = flow.engine.answer_share(self.group, self.offer.shares[self.group], server.random)
-            extensions[ExtensionType.KEY_SHARE] = write_server_share(self.group, public)
-        if psk is not None:
-            extensions[ExtensionType.PRE_SHARED_KEY] = write_u16(psk.index)
-        hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
-        flow.transcript.choose(self.suite)
-        early = EarlySecrets.derive(flow.engine, self.suite, None if psk is None else psk.psk.key)
-        if flow.early_data.accepted and psk is not None and psk.state is not None:
-            flow.skips_early_data, flow.max_early_data = False, psk.state.max_early_data
-            flow.read_with(Epoch.EARLY, flow.early(early))
-        flow.send(server.ech.confirm(flow, hello, self.suite).write())
-        secrets = early.handshake(shared, flow.transcript.digest())
-        flow.log_handshake(secrets)
-        flow.write_with(Epoch.HANDSHAKE, secrets.server)
-        if not flow.early_data.accepted or not flow.end_of_early_data:
-            flow.read_with(Epoch.HANDSHAKE, secrets.client)
-        return secrets
-
-    def _encrypted_extensions(self, alpn: bytes | None, answer: Answer, tickets: int) -> EncryptedExtensions:
-        extensions: Extensions = {}
-        config = self.server.config
-        # RFC 6066 section 3: an empty server_name tells that the name was looked at; a resumption does not do it again.
-        named = self.offer.server_name is not None and ExtensionType.SERVER_NAME in self.offer.hello.extensions
-        if named and (self.psk is None or self.psk.state is None):
-            extensions[ExtensionType.SERVER_NAME] = b""
-        if alpn is not None:
-            extensions[ExtensionType.ALPN] = write_alpn((alpn,))
-        # RFC 9149 section 3: the number of tickets that are going to be sent.
-        if self.offer.tickets is not None and self.server.config.ticket_keys is not None:
-            extensions[ExtensionType.TICKET_REQUEST] = bytes((tickets,))
-        extensions |= self.server.ech.extensions
-        # RFC 8449 section 4: each end tells its own; RFC 6066 section 4: max_fragment_length is then ignored, as it
-        # always is here.
-        if self.offer.record_size_limit is not None and config.record_size_limit is not None:
-            extensions[ExtensionType.RECORD_SIZE_LIMIT] = write_record_size_limit(config.record_size_limit)
-            self.server.flow.limit_records(self.offer.record_size_limit, config.record_size_limit)
-        for kind, contents in answer.extensions:
-            if kind in PLACES or kind in extensions or kind not in self.offer.hello.extensions:
-                raise ApiMisuse(f"the extension {kind} cannot be answered: it was not offered, or is TLS's own")
-            extensions[kind] = contents
-        return EncryptedExtensions(extensions)
+        return Reply(self.server, offer, self.suite, group, psk, retried=True).send()
