@@ -21,24 +21,31 @@ from tcpls.tls.extensions import (
 )
 from tcpls.tls.flow import Epoch, Outcome, Peer, State
 from tcpls.tls.identity_choice import choose_for_client
-from tcpls.tls.key_schedule import EarlySecrets, HandshakeSecrets, ResumptionSecret
-from tcpls.tls.messages import (
-    RANDOM_SIZE,
-    EncryptedExtensions,
-    Finished,
-    ServerHello,
-)
+from tcpls.tls.key_schedule import ApplicationSecrets, EarlySecrets, HandshakeSecrets, ResumptionSecret
+from tcpls.tls.messages import RANDOM_SIZE, EncryptedExtensions, Finished, ServerHello
 from tcpls.tls.offer import Offer, choose_alpn
 from tcpls.tls.psk_choice import ChosenPsk
 from tcpls.tls.server_early import ExpectEndOfEarlyData, judge_early_data
 from tcpls.tls.server_finish import ExpectFinished, Issue, Server
 from tcpls.tls.suites import CipherSuite
-from tcpls.tls.tickets import MAX_LIFETIME, MAX_TICKETS, MAX_TOTAL, lifetime_until
+from tcpls.tls.tickets import MAX_LIFETIME, MAX_TICKETS, MAX_TOTAL, TicketState, lifetime_until
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """What the flight says beyond the ServerHello. `shown` is None with a pre-shared key, and so is `request`."""
+
+    shown: Chosen | None
+    request: Request | None
+    alpn: bytes | None
+    encrypted: EncryptedExtensions
+    tickets: int
+    remembered: bytes
 
 
 @dataclass(slots=True)
 class Reply:
-    """The server's flight, from ServerHello to Finished."""
+    """The flight that answers a ClientHello, whose keys are agreed on."""
 
     server: Server
     offer: Offer
@@ -48,41 +55,57 @@ class Reply:
     retried: bool
 
     def send(self) -> State:
-        config, flow, psk = self.server.config, self.server.flow, self.psk
+        flow = self.server.flow
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        chosen = None if psk is not None else choose_for_client(config, self.offer.server_name, self.offer.wanted)
-        alpn = choose_alpn(config, self.offer)
-        answer = config.answer(self.offer.hello)
-        tickets = self._ticket_count()
-        # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
-        request = None if chosen is None else certificate_request(config, self.offer.client_types)
-        encrypted = self._encrypted_extensions(alpn, answer, tickets)
-        encrypted.extensions.update(self._certificate_types(chosen, request))
-        flow.early_data = judge_early_data(self.server, self.offer, psk, alpn, answer.remembered, retried=self.retried)
-        if flow.early_data.accepted:
-            encrypted.extensions[ExtensionType.EARLY_DATA] = b""
+        choices = self._choose()
         secrets = self._hello()
-        flow.send(encrypted.write())
-        if request is not None:
-            flow.send(request.message.write())
-        if chosen is not None:
-            show(flow, chosen, b"", by_client=False)
+        flow.send(choices.encrypted.write())
+        if choices.request is not None:
+            flow.send(choices.request.message.write())
+        if choices.shown is not None:
+            show(flow, choices.shown, b"", by_client=False)
         flow.send(Finished(secrets.server.verify_data(flow.transcript.digest())).write())
         application = secrets.application(flow.transcript.digest())
         flow.log_application(application)
         flow.write_with(Epoch.APPLICATION, application.server)
-        peer = self._known_client()
-        outcome = Outcome(
+        outcome = self._outcome(choices, application)
+        issue = Issue(self.server, choices.tickets, choices.remembered)
+        finished = ExpectFinished(flow, secrets, application, outcome, issue)
+        if choices.request is not None:
+            return ExpectCertificate(self.server, choices.request.message, choices.request.shown, finished)
+        if not flow.early_data.accepted:
+            return finished
+        flow.may_answer(outcome)
+        return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
+
+    def _choose(self) -> _Choices:
+        server, flow, offer, psk = self.server, self.server.flow, self.offer, self.psk
+        shown = None if psk is not None else choose_for_client(server.config, offer.server_name, offer.wanted)
+        alpn = choose_alpn(server.config, offer)
+        answer = server.config.answer(offer.hello)
+        tickets = self._ticket_count()
+        # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
+        request = None if shown is None else certificate_request(server.config, offer.client_types)
+        encrypted = self._encrypted_extensions(alpn, answer, tickets)
+        encrypted.extensions.update(self._certificate_types(shown, request))
+        flow.early_data = judge_early_data(server, offer, psk, alpn, answer.remembered, retried=self.retried)
+        if flow.early_data.accepted:
+            encrypted.extensions[ExtensionType.EARLY_DATA] = b""
+        return _Choices(shown, request, alpn, encrypted, tickets, answer.remembered)
+
+    def _outcome(self, choices: _Choices, application: ApplicationSecrets) -> Outcome:
+        """As far as it is known before the client has answered."""
+        flow, peer, ticket = self.server.flow, self._known_client(), self._ticket
+        offered = self.offer.hello.extensions
+        return Outcome(
             suite=self.suite,
             group=self.group,
-            signature_scheme=None if chosen is None else chosen.scheme,
-            alpn=alpn,
+            signature_scheme=None if choices.shown is None else choices.shown.scheme,
+            alpn=choices.alpn,
             server_name=self.offer.server_name,
             peer_certificates=peer.certificates,
             peer_raw_key=peer.raw_key,
-            peer_extensions={
-                kind: contents for kind, contents in self.offer.hello.extensions.items() if kind not in PLACES
-            },
+            peer_extensions={kind: contents for kind, contents in offered.items() if kind not in PLACES},
             read_secret=application.client,
             write_secret=application.server,
             exporter=application.exporter,
@@ -90,22 +113,19 @@ class Reply:
             # Known once the client's Finished is.
             resumption=ResumptionSecret(flow.engine, self.suite, b""),
             verified=peer.verified,
-            resumed=psk is not None and psk.state is not None,
-            psk_identity=None if psk is None else psk.external,
+            resumed=ticket is not None,
+            psk_identity=None if self.psk is None else self.psk.external,
             until=self._until,
-            remembered=psk.state.remembered if psk is not None and psk.state is not None else b"",
+            remembered=b"" if ticket is None else ticket.remembered,
             ech=self.server.ech.status,
             early_data=flow.early_data,
             early_exporter=flow.early_exporter,
         )
-        issue = Issue(self.server, tickets, answer.remembered)
-        finished = ExpectFinished(flow, secrets, application, outcome, issue)
-        if request is not None:
-            return ExpectCertificate(self.server, request.message, request.shown, finished)
-        if not flow.early_data.accepted:
-            return finished
-        flow.may_answer(outcome)
-        return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
+
+    @property
+    def _ticket(self) -> TicketState | None:
+        """What is resumed."""
+        return None if self.psk is None else self.psk.state
 
     def _certificate_types(self, chosen: Chosen | None, request: Request | None) -> Extensions:
         """RFC 7250 4.2: what was chosen of each list that the client has sent, if certificates are exchanged at all."""
@@ -118,19 +138,19 @@ class Reply:
 
     def _known_client(self) -> Peer:
         """The client of a handshake with a pre-shared key: known by the key, or by what it showed at first."""
-        psk = self.psk
-        if psk is None or psk.state is None or psk.external is not None:
+        psk, ticket = self.psk, self._ticket
+        if psk is None or ticket is None or psk.external is not None:
             return Peer(verified=psk is not None)
-        certificates, raw_key = psk.state.peer_certificates, psk.state.peer_raw_key
+        certificates, raw_key = ticket.peer_certificates, ticket.peer_raw_key
         chain_known = bool(certificates) and self.server.config.client_trust is not None
         return Peer(certificates, raw_key, verified=chain_known or bool(raw_key))
 
     @property
     def _until(self) -> float:
         """When this session's tickets, and those of its resumptions, are over: in seconds since 1970."""
-        state = None if self.psk is None else self.psk.state
-        if state is not None and state.until is not None:
-            return state.until
+        ticket = self._ticket
+        if ticket is not None and ticket.until is not None:
+            return ticket.until
         return self.server.now / 1000 + MAX_TOTAL
 
     def _ticket_count(self) -> int:
@@ -145,10 +165,10 @@ class Reply:
         if offer.tickets is None:
             return config.tickets
         # RFC 9149 section 3: as many as are asked for, up to a limit of the server's own.
-        return min(offer.tickets[self.psk is not None and self.psk.state is not None], MAX_TICKETS)
+        return min(offer.tickets[self._ticket is not None], MAX_TICKETS)
 
     def _hello(self) -> HandshakeSecrets:
-        server, flow, psk = self.server, self.server.flow, self.psk
+        server, flow, psk, ticket = self.server, self.server.flow, self.psk, self._ticket
         shared = None
         extensions: Extensions = {ExtensionType.SUPPORTED_VERSIONS: write_u16(TLS_1_3)}
         if self.group is not None:
@@ -159,8 +179,8 @@ class Reply:
         hello = ServerHello(server.random(RANDOM_SIZE), self.offer.hello.session_id, self.suite.code, extensions)
         flow.transcript.choose(self.suite)
         early = EarlySecrets.derive(flow.engine, self.suite, None if psk is None else psk.psk.key)
-        if flow.early_data.accepted and psk is not None and psk.state is not None:
-            flow.skips_early_data, flow.max_early_data = False, psk.state.max_early_data
+        if flow.early_data.accepted and ticket is not None:
+            flow.skips_early_data, flow.max_early_data = False, ticket.max_early_data
             flow.read_with(Epoch.EARLY, flow.early(early))
         flow.send(server.ech.confirm(flow, hello, self.suite).write())
         secrets = early.handshake(shared, flow.transcript.digest())
@@ -175,7 +195,7 @@ class Reply:
         config = self.server.config
         # RFC 6066 section 3: an empty server_name tells that the name was looked at; a resumption does not do it again.
         named = self.offer.server_name is not None and ExtensionType.SERVER_NAME in self.offer.hello.extensions
-        if named and (self.psk is None or self.psk.state is None):
+        if named and self._ticket is None:
             extensions[ExtensionType.SERVER_NAME] = b""
         if alpn is not None:
             extensions[ExtensionType.ALPN] = write_alpn((alpn,))
