@@ -204,47 +204,49 @@ def write_code_points(points: tuple[int, ...]) -> bytes:
     return b"".join(point.to_bytes(2, "big") for point in (2 * len(points), *points))
 
 
+# Lists of names
+
+
+def _read_names(contents: Buffer, width: int) -> list[bytes]:
+    """One or more names, none of them empty, each behind its length in `width` bytes."""
+    reader = Reader(contents)
+    names = reader.vector(2, least=width + 1)
+    reader.end()
+    found = []
+    while names.remaining:
+        found.append(names.opaque(width, least=1))
+    return found
+
+
+def _write_names(names: Sequence[bytes], width: int) -> bytes:
+    writer = Writer()
+    with writer.vector(2):
+        for name in names:
+            writer.opaque(width, name)
+    return writer.bytes()
+
+
 # certificate_authorities (RFC 8446 4.2.4)
 
 
 def read_authorities(contents: Buffer) -> list[bytes]:
     """The distinguished names of authorities that certificates should lead to, in DER."""
-    reader = Reader(contents)
-    authorities = reader.vector(2, least=3)
-    reader.end()
-    found = []
-    while authorities.remaining:
-        found.append(authorities.opaque(2, least=1))
-    return found
+    return _read_names(contents, 2)
 
 
 def write_authorities(names: Sequence[bytes]) -> bytes:
-    writer = Writer()
-    with writer.vector(2):
-        for name in names:
-            writer.opaque(2, name)
-    return writer.bytes()
+    return _write_names(names, 2)
 
 
 # application_layer_protocol_negotiation (RFC 7301 section 3.1)
 
 
 def read_alpn(contents: Buffer) -> list[bytes]:
-    reader = Reader(contents)
-    names = reader.vector(2, least=2)
-    reader.end()
-    found = []
-    while names.remaining:
-        found.append(names.opaque(1, least=1))
-    return found
+    return _read_names(contents, 1)
 
 
 def write_alpn(names: Sequence[bytes]) -> bytes:
-    writer = Writer()
-    with writer.vector(2):
-        for name in names:
-            writer.opaque(1, name)
-    return writer.bytes()
+    return _write_names(names, 1)
 
 
 # supported_versions (RFC 8446 4.2.1)

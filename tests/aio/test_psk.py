@@ -141,7 +141,7 @@ def test_a_machine_without_authorities_can_use_a_key(ends: Ends, monkeypatch: py
             with pytest.raises(tcpls.ConfigurationError, match="no bundle"):
                 await tcpls.connect("127.0.0.1", other.port)
 
-    monkeypatch.setattr("tcpls.tls.engines.openssl_trust.system_trust.__defaults__", ((),))
+    monkeypatch.setattr("tcpls.tls.engines.libraries.Library.system_trust.__defaults__", ((),))
     run(test())
 
 

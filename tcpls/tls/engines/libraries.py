@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,15 +14,20 @@ from tcpls.tls.engine import CryptoEngine, Trust
 
 ENGINE_NAMES = ("openssl", "minicrypto")
 
-
-class LoadIdentity(Protocol):
-    """A chain and its private key, out of PEM files. Raises `ConfigurationError`, which names the file."""
-
-    def __call__(self, certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity: ...
+SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where Debian, Fedora, SUSE and Alpine keep the authorities that they trust."""
 
 
 class IdentityFromPem(Protocol):
-    """As `LoadIdentity`, of PEM in memory. The last two arguments are what errors call the two."""
+    """A chain, this end's own certificate first, and its private key; the last two arguments are what errors call them.
+
+    Raises `ConfigurationError`.
+    """
 
     def __call__(
         self,
@@ -37,18 +42,43 @@ class IdentityFromPem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """An engine, with what reads certificates and private keys for it."""
+    """An engine, with what reads certificates and private keys for it. All of that raises `ConfigurationError`."""
 
     engine: CryptoEngine
-    load_identity: LoadIdentity
     identity_from_pem: IdentityFromPem
-    load_raw_identity: Callable[[Path | str], Identity]
-    """Of a private key's file: shown without a certificate (RFC 7250)."""
-    load_trust: Callable[[Path | str], Trust]
+    raw_identity_from_pem: Callable[[bytes, str], Identity]
+    """Of a private key, which is shown without a certificate (RFC 7250), and what errors call it."""
     trust_from_pem: Callable[[bytes, str], Trust]
-    """Of PEM in memory, and what errors call it."""
-    system_trust: Callable[..., Trust]
-    """The first argument, if any, is where to look for bundles."""
+    """The authorities in PEM, and what errors call them."""
+    trust_from_bundle: Callable[[bytes], Trust | None]
+    """Of PEM too, without those that do not parse; None when nothing is left."""
+
+    def load_identity(self, certificate: Path | str, private_key: Path | str) -> Identity:
+        """As `identity_from_pem`, of files, and a key without a password."""
+        chain, key = _read(certificate), _read(private_key)
+        return self.identity_from_pem(chain, key, certificate=str(certificate), private_key=str(private_key))
+
+    def load_raw_identity(self, private_key: Path | str) -> Identity:
+        """As `raw_identity_from_pem`, of a file."""
+        return self.raw_identity_from_pem(_read(private_key), str(private_key))
+
+    def load_trust(self, path: Path | str) -> Trust:
+        """The authorities of a PEM file."""
+        return self.trust_from_pem(_read(path), str(path))
+
+    def system_trust(self, bundles: Iterable[Path | str] = SYSTEM_BUNDLES) -> Trust:
+        """The machine's authorities, out of the first bundle that exists and has any."""
+        for path in map(Path, bundles):
+            if path.is_file() and (trust := self.trust_from_bundle(path.read_bytes())) is not None:
+                return trust
+        raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
 
 
 @cache
@@ -63,17 +93,15 @@ def library(name: str) -> Library:
 
 def _openssl() -> Library:
     from tcpls.tls.engines import openssl_credentials as credentials
-    from tcpls.tls.engines import openssl_trust as trust
     from tcpls.tls.engines.openssl import OPENSSL
+    from tcpls.tls.engines.openssl_trust import TrustStore
 
     return Library(
         OPENSSL,
-        credentials.load_identity,
         credentials.identity_from_pem,
-        credentials.load_raw_identity,
-        trust.load_trust,
-        trust.TrustStore.from_pem,
-        trust.system_trust,
+        credentials.raw_identity_from_pem,
+        TrustStore.from_pem,
+        TrustStore.from_bundle,
     )
 
 
@@ -87,10 +115,8 @@ def _minicrypto() -> Library:
         ) from None
     return Library(
         MINICRYPTO,
-        files.load_identity,
         files.identity_from_pem,
-        files.load_raw_identity,
-        files.load_trust,
+        files.raw_identity_from_pem,
         files.MiniTrustStore.from_pem,
-        files.system_trust,
+        files.MiniTrustStore.from_bundle,
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from Crypto.Hash import SHA256, SHA384, SHA512
 from Crypto.PublicKey import ECC, RSA
@@ -22,7 +21,6 @@ from tcpls.tls.engines.minicrypto import (
     verify_eddsa,
     verify_rsa,
 )
-from tcpls.tls.engines.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509.algorithms import SIGNATURE_ALGORITHMS, KeyKind
 from tcpls.tls.x509.certificate import Certificate, pem_blocks
 from tcpls.tls.x509.der import DerError
@@ -63,6 +61,11 @@ class MiniTrustStore:
         """The certificates of a PEM file; `source` is what errors call it."""
         return cls(_certificates(pem, source, "no certificates"))
 
+    @classmethod
+    def from_bundle(cls, pem: bytes) -> MiniTrustStore | None:
+        authorities = _each(pem)
+        return cls(authorities) if authorities else None
+
     @property
     def subjects(self) -> tuple[bytes, ...]:
         return tuple(each.subject for each in self._authorities)
@@ -91,28 +94,6 @@ def _certificates(pem: bytes, source: str, none: str) -> list[Certificate]:
     return found
 
 
-def _read(path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from None
-
-
-def load_trust(path: Path | str) -> MiniTrustStore:
-    """The authorities of a PEM file. Raises `ConfigurationError`, which names the file."""
-    return MiniTrustStore.from_pem(_read(path), str(path))
-
-
-def system_trust(bundles: Iterable[Path | str] = SYSTEM_BUNDLES) -> MiniTrustStore:
-    """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
-    for path in map(Path, bundles):
-        if path.is_file():
-            authorities = _each(path.read_bytes())
-            if authorities:
-                return MiniTrustStore(authorities)
-    raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
-
-
 def _each(bundle: bytes) -> list[Certificate]:
     found = []
     for part in re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle, re.DOTALL):
@@ -123,13 +104,6 @@ def _each(bundle: bytes) -> list[Certificate]:
     return found
 
 
-def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
-    """As `credentials.load_identity`."""
-    return identity_from_pem(
-        _read(certificate), _read(private_key), password, certificate=str(certificate), private_key=str(private_key)
-    )
-
-
 def identity_from_pem(
     chain_pem: bytes,
     key_pem: bytes,
@@ -138,7 +112,7 @@ def identity_from_pem(
     certificate: str = "certificate",
     private_key: str = "private key",
 ) -> Identity:
-    """As `credentials.identity_from_pem`."""
+    """Implements `IdentityFromPem`."""
     chain = _certificates(chain_pem, certificate, "no certificate")
     signer = _load_signer(key_pem, password, private_key, chain[0].public_key.kind)
     try:
@@ -152,9 +126,8 @@ def identity_from_pem(
     return Identity(tuple(each.der for each in chain), signer, chain[0].extensions.names)
 
 
-def load_raw_identity(private_key: Path | str, password: bytes | None = None) -> Identity:
-    """As `credentials.load_raw_identity`."""
-    return Identity((), _load_signer(_read(private_key), password, str(private_key), None))
+def raw_identity_from_pem(key_pem: bytes, private_key: str) -> Identity:
+    return Identity((), _load_signer(key_pem, None, private_key, None))
 
 
 _KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)

@@ -1,8 +1,6 @@
-"""Certificate chains and private keys out of PEM files."""
+"""Certificate chains and private keys out of PEM, for the engine openssl."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -14,13 +12,6 @@ from tcpls.tls.engines.openssl import UNREADABLE, OpenSSLSigner, certified_kind
 from tcpls.tls.x509.algorithms import KeyKind
 
 
-def load_identity(certificate: Path | str, private_key: Path | str, password: bytes | None = None) -> Identity:
-    """A chain, the server's own certificate first, and its key. Raises `ConfigurationError`, which names the file."""
-    return identity_from_pem(
-        _read(certificate), _read(private_key), password, certificate=str(certificate), private_key=str(private_key)
-    )
-
-
 def identity_from_pem(
     chain_pem: bytes,
     key_pem: bytes,
@@ -29,7 +20,7 @@ def identity_from_pem(
     certificate: str = "certificate",
     private_key: str = "private key",
 ) -> Identity:
-    """As `load_identity`, of PEM in memory. The last two arguments are what errors call the two."""
+    """Implements `IdentityFromPem`."""
     try:
         chain = x509.load_pem_x509_certificates(chain_pem)
     except UNREADABLE:
@@ -44,16 +35,8 @@ def identity_from_pem(
     return Identity(tuple(each.public_bytes(Encoding.DER) for each in chain), signer, _names(chain[0]))
 
 
-def load_raw_identity(private_key: Path | str, password: bytes | None = None) -> Identity:
-    """A key that is shown as it is, without a certificate (RFC 7250)."""
-    return Identity((), _load_signer(_read(private_key), password, str(private_key), None))
-
-
-def _read(path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from None
+def raw_identity_from_pem(key_pem: bytes, private_key: str) -> Identity:
+    return Identity((), _load_signer(key_pem, None, private_key, None))
 
 
 def _load_signer(pem: bytes, password: bytes | None, source: str, certified: KeyKind | None) -> OpenSSLSigner:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -23,7 +22,6 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 from tcpls.errors import CertificateError, ConfigurationError, Reason
 from tcpls.tls.engines.openssl import UNREADABLE, schemes_of
 from tcpls.tls.engines.openssl_revocation import check_status
-from tcpls.tls.engines.system_bundles import SYSTEM_BUNDLES
 from tcpls.tls.x509.algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
 from tcpls.tls.x509.certificate import Certificate
 from tcpls.tls.x509.der import DerError
@@ -119,6 +117,11 @@ class TrustStore:
         except ValueError:
             raise ConfigurationError(f"{source}: no certificates in PEM form") from None
 
+    @classmethod
+    def from_bundle(cls, pem: bytes) -> TrustStore | None:
+        authorities = _load_each(pem)
+        return cls(authorities) if authorities else None
+
     def validate(self, chain: Sequence[bytes], name: str | None, time: datetime) -> None:
         # RFC 5280 4.1.2.5: the period includes its last second, all of it.
         time = time.replace(microsecond=0)
@@ -193,25 +196,6 @@ def _refusal(detail: str, name: str | None) -> CertificateError:
         # Nothing was wrong on the way: there was no way.
         return CertificateError(Reason.UNTRUSTED_CERTIFICATE, "its issuer is unknown here")
     return CertificateError(Reason.UNTRUSTED_CERTIFICATE, _first_line(detail))
-
-
-def load_trust(path: Path | str) -> TrustStore:
-    """The authorities of a PEM file. Raises `ConfigurationError`, which names the file."""
-    try:
-        pem = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from None
-    return TrustStore.from_pem(pem, str(path))
-
-
-def system_trust(bundles: Iterable[Path | str] = SYSTEM_BUNDLES) -> TrustStore:
-    """The machine's authorities, out of the first bundle that exists. Those that do not parse are left out."""
-    for path in map(Path, bundles):
-        if path.is_file():
-            authorities = _load_each(path.read_bytes())
-            if authorities:
-                return TrustStore(authorities)
-    raise ConfigurationError("this machine has no bundle of certificate authorities; name one with a CA file")
 
 
 def _load_each(bundle: bytes) -> list[x509.Certificate]:
