@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tcpls.tls.config import Identity
+from tcpls.tls.config import Identity, ServerConfig
 from tcpls.tls.engine import Trust
 from tests.engine import LIBRARY
 from tests.unit.tls.pair import KINDS, NAME, TIME, Pair, issue
@@ -40,6 +40,10 @@ class Pki:
     @property
     def trust(self) -> Trust:
         return LIBRARY.load_trust(self.authority)
+
+    def server(self, kind: str = "p256") -> ServerConfig:
+        """A server with the certificate of this kind."""
+        return ServerConfig((self.certificates[kind].identity,))
 
 
 def _write(directory: Path, name: str, pair: Pair) -> Files:

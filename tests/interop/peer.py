@@ -126,6 +126,16 @@ class Channel:
                 assert ticket is not None
                 self.tickets.append(ticket)
 
+    def echo(self, line: bytes = b"hello\n", answer: bytes = b"") -> None:
+        """Says a line to a peer that says it back, or this."""
+        self.send(line)
+        assert self.receive_until(b"\n") == (answer or line)
+
+    def hear(self, process: Process, line: str = "hello\n") -> None:
+        """Has the peer's program say a line."""
+        process.say(line)
+        assert self.receive_until(b"\n") == line.encode()
+
     def receive_until(self, ending: bytes) -> bytes:
         received = b""
         while not received.endswith(ending):
@@ -166,6 +176,15 @@ def connect(port: int, config: ClientConfig, early: bytes = b"", key_log: KeyLog
         connection = ClientConnection(ours, random=os.urandom, time=datetime.now(UTC), key_log=key_log)
         connection.send_early(early)
         yield Channel(sock, _handshake(sock, connection), is_client=True, padding=config.padding.data)
+
+
+def first_ticket(port: int, config: ClientConfig, answer: bytes = b"") -> Ticket:
+    """The last ticket of a session in which a line went there and came back, as `Channel.echo` has it."""
+    with connect(port, config) as channel:
+        assert not channel.established.resumed
+        channel.echo(answer=answer)
+        channel.close()
+        return channel.tickets[-1]
 
 
 class Listener:

@@ -40,16 +40,14 @@ def test_client_shows_its_certificate(pki: Pki, kind: str) -> None:
         serv(pki, "--require-client-cert", "--verify-client-cert") as port,
         connect(port, config) as channel,
     ):
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature(CLIENT_AUTH, peer="GnuTLS", role="client")
 def test_client_without_a_certificate(pki: Pki) -> None:
     config = ClientConfig(NAME, pki.trust)
     with serv(pki) as port, connect(port, config) as channel:
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
     with (
         serv(pki, "--require-client-cert") as port,
         connect(port, config) as channel,
@@ -75,8 +73,7 @@ def test_server_knows_its_client(pki: Pki, kind: str) -> None:
         assert channel.established.peer_certificates == pki.certificates[kind].identity.chain
         assert channel.established.verified
         process.wait_for("Handshake was completed")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
 
 
 @pytest.mark.feature(CLIENT_AUTH, peer="GnuTLS", role="server")
@@ -146,8 +143,7 @@ def test_client_and_a_servers_raw_key(pki: Pki, raw: RawKey) -> None:
         connect(port, config) as channel,
     ):
         assert channel.established.peer_raw_key == raw.info
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature(RAW_KEYS, peer="GnuTLS", role="client")
@@ -158,8 +154,7 @@ def test_client_shows_a_raw_key(pki: Pki, raw: RawKey) -> None:
         raw_serv(pki, raw, ":+CTYPE-SRV-RAWPK:+CTYPE-CLI-RAWPK", "--require-client-cert") as port,
         connect(port, config) as channel,
     ):
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature(RAW_KEYS, peer="GnuTLS", role="client")
@@ -185,8 +180,7 @@ def test_server_with_a_raw_key_and_a_client_with_one(pki: Pki, raw: RawKey) -> N
         assert channel.established.peer_raw_key == raw.info
         assert channel.established.verified
         process.wait_for("Handshake was completed")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
 
 
 @pytest.mark.feature(RAW_KEYS, peer="GnuTLS", role="server")

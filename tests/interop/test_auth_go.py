@@ -30,8 +30,7 @@ def test_client_shows_its_certificate(pki: Pki, go_peer: Path, kind: str, auth: 
     config = ClientConfig(NAME, pki.trust, identities=(pki.certificates[kind].identity,))
     arguments = "-client-auth", auth, "-client-ca", str(pki.authority)
     with go_server(go_peer, pki, *arguments) as (port, process), connect(port, config) as channel:
-        channel.send(b"abc\n")
-        assert channel.receive_until(b"\n") == b"abc\n"
+        channel.echo(b"abc\n")
         process.wait_for(f"peer {kind}\n")
 
 

@@ -14,7 +14,7 @@ from tcpls.tls.config import ClientAuth, ServerConfig
 from tests.engine import ENGINE
 from tests.interop.conftest import PUBLIC_NAME, Pki
 from tests.interop.peer import connect, listening, need
-from tests.interop.test_tls_openssl import client_config, s_client, s_server, server_config
+from tests.interop.test_tls_openssl import client_config, s_client, s_server
 from tests.unit.tls.pair import KINDS
 
 CLIENT_AUTH = "client authentication"
@@ -22,7 +22,7 @@ NAMES = "a certificate for each name and scheme"
 
 
 def verifying(pki: Pki, auth: ClientAuth = ClientAuth.REQUIRE) -> ServerConfig:
-    return replace(server_config(pki), client_auth=auth, client_trust=pki.trust)
+    return replace(pki.server(), client_auth=auth, client_trust=pki.trust)
 
 
 def verify(pki: Pki, mode: str = "-Verify") -> tuple[str, ...]:
@@ -37,8 +37,7 @@ def test_client_shows_its_certificate(pki: Pki, kind: str, mode: str) -> None:
     with s_server(pki, "p256", *verify(pki, mode)) as (port, process), connect(port, config) as channel:
         process.wait_for(f"depth=0 CN = {kind}")
         process.wait_for("BEGIN SSL SESSION")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
         channel.close()
 
 
@@ -88,8 +87,7 @@ def test_server_knows_its_client(pki: Pki, kind: str, auth: ClientAuth) -> None:
         assert channel.established.peer_certificates[:1] == files.identity.chain
         assert channel.established.verified
         process.wait_for("Acceptable client certificate CA names\nCN = authority")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
 
 
 @pytest.mark.feature(CLIENT_AUTH, peer="OpenSSL", role="server")

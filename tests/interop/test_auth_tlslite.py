@@ -43,8 +43,7 @@ def test_client(pki: Pki, algorithm: CertificateCompression) -> None:
         process.wait_for("listening")
         with connect(port, config) as channel:
             assert channel.established.peer_certificates == identity.chain[:1]
-            channel.send(b"hello\n")
-            assert channel.receive_until(b"\n") == b"hello\n"
+            channel.echo()
         process.wait_for(f"server {algorithm.label} client {algorithm.label}")
 
 

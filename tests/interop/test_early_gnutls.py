@@ -18,25 +18,15 @@ from tcpls.tls.early_data import EarlyData, EarlyDataPolicy
 from tcpls.tls.replay import MemoryReplayStore
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
-from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
-from tests.interop.peer import connect, free_port, listening, need, running
-from tests.interop.test_psk_gnutls import line, serve_line
-from tests.interop.test_tls_gnutls import gnutls_cli, gnutls_serv, priority, server_config
+from tests.interop.peer import connect, first_ticket, free_port, listening, need, running
+from tests.interop.test_psk_gnutls import serve_line
+from tests.interop.test_tls_gnutls import gnutls_cli, gnutls_serv, priority
 from tests.unit.tls.pair import NAME
 
 SUITES = list(CipherSuite)
 EARLY = "0-RTT"
-
-
-def first_ticket(port: int, config: ClientConfig) -> Ticket:
-    with connect(port, config) as channel:
-        line(channel)
-        channel.close()
-        ticket = channel.tickets[-1]
-        assert ticket.max_early_data == 4096
-        return ticket
 
 
 ALLOWING = ("--earlydata", "--maxearlydata", "4096")
@@ -53,13 +43,14 @@ def test_client(pki: Pki, suite: CipherSuite) -> None:
     ) as process:  # fmt: skip
         process.wait_for("done")
         ticket = first_ticket(port, config)
+        assert ticket.max_early_data == 4096
         for number in range(2):
             words = b"early words" * (7 + number)
             with connect(port, replace(config, ticket=ticket), words) as channel:
                 assert channel.established.early_data is EarlyData.ACCEPTED
                 # gnutls-serv throws it away, but tells that it could be read.
                 process.wait_for(f"decrypted early data with length: {len(words)}")
-                line(channel)
+                channel.echo()
                 ticket = channel.tickets[-1]
                 channel.close()
 
@@ -76,16 +67,16 @@ def test_client_is_rejected(pki: Pki, why: str) -> None:
             ticket = replace(ticket, received=ticket.received - 3600)
             with connect(port, replace(config, ticket=ticket), b"early words\n") as channel:
                 assert channel.established.early_data is sees
-                line(channel)
+                channel.echo()
             return
     with gnutls_serv(pki, "p256", priority(), *([] if why == "switched off" else ALLOWING)) as port:
         if why == "switched off":
             with connect(port, config) as channel:
-                line(channel)
+                channel.echo()
                 ticket = replace(channel.tickets[-1], max_early_data=4096)
         with connect(port, replace(config, ticket=ticket), b"early words\n") as channel:
             assert channel.established.early_data is sees
-            line(channel)
+            channel.echo()
 
 
 # Our server.
@@ -98,7 +89,7 @@ def test_server(pki: Pki, suite: CipherSuite, verdict: str, tmp_path: Path) -> N
     words = tmp_path / "words"
     words.write_bytes(b"early words" * 100)
     policy = EarlyDataPolicy(MemoryReplayStore(int(time.time() * 1000) - 1))
-    config: ServerConfig = replace(server_config(pki), ticket_keys=TicketKeys(ENGINE, os.urandom), early_data=policy)
+    config: ServerConfig = replace(pki.server(), ticket_keys=TicketKeys(ENGINE, os.urandom), early_data=policy)
     with (
         listening() as listener,
         gnutls_cli(

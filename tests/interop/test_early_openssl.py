@@ -20,7 +20,7 @@ from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
 from tests.interop.peer import Channel, Process, connect, listening
-from tests.interop.test_tls_openssl import client_config, s_client, s_server, server_config
+from tests.interop.test_tls_openssl import client_config, s_client, s_server
 
 SUITES = list(CipherSuite)
 LIMIT = 16384
@@ -119,13 +119,12 @@ def test_client_is_rejected(pki: Pki, why: str) -> None:
 def give_and_take(pki: Pki, **changes: object) -> ServerConfig:
     now = int(time.time() * 1000)
     policy = EarlyDataPolicy(MemoryReplayStore(now - 1), LIMIT)
-    config = replace(server_config(pki), ticket_keys=TicketKeys(ENGINE, os.urandom), early_data=policy)
+    config = replace(pki.server(), ticket_keys=TicketKeys(ENGINE, os.urandom), early_data=policy)
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
 def serve_line(channel: Channel, process: Process) -> None:
-    process.say("hello\n")
-    assert channel.receive_until(b"\n") == b"hello\n"
+    channel.hear(process)
     channel.send(b"and back\n")
     process.wait_for("and back")
     process.say("Q\n")

@@ -58,8 +58,7 @@ def test_client_accepted(
     ):
         assert channel.established.ech is EchStatus.ACCEPTED
         assert channel.established.retried is retry
-        channel.send(b"abc\n")
-        assert channel.receive_until(b"\n") == b"abc\n"
+        channel.echo(b"abc\n")
         process.wait_for("ech true resumed false\n")
 
 
@@ -110,8 +109,7 @@ def test_client_resumption(pki: Pki, go_peer: Path, tmp_path: Path, retry: bool)
     config = client_config(pki, file.configs)
     with go_server(go_peer, pki, *keys, *(RETRY if retry else ())) as (port, process):
         with connect(port, config) as channel:
-            channel.send(b"abc\n")
-            assert channel.receive_until(b"\n") == b"abc\n"
+            channel.echo(b"abc\n")
             ticket = channel.tickets[0]
         again = ClientConfig(NAME, pki.trust, ech=file.configs, ticket=ticket, engine=ENGINE)
         with connect(port, again) as channel:

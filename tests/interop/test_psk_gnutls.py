@@ -16,11 +16,10 @@ from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
-from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
-from tests.interop.peer import Channel, Process, connect, free_port, listening, need, running
-from tests.interop.test_tls_gnutls import gnutls_cli, gnutls_serv, priority, server_config
+from tests.interop.peer import Channel, Process, connect, first_ticket, free_port, listening, need, running
+from tests.interop.test_tls_gnutls import gnutls_cli, gnutls_serv, priority
 from tests.unit.tls.pair import NAME
 
 PSK = PreSharedKey(b"device 7", bytes(range(32)))
@@ -28,19 +27,6 @@ SUITES = list(CipherSuite)
 ALONE = PskMode.PSK_KE
 WITH_KEYS = ":+ECDHE-PSK:+DHE-PSK:+PSK"
 KEYS_ALONE = ":-KX-ALL:+PSK"
-
-
-def line(channel: Channel) -> None:
-    channel.send(b"hello\n")
-    assert channel.receive_until(b"\n") == b"hello\n"
-
-
-def first_ticket(port: int, config: ClientConfig) -> Ticket:
-    with connect(port, config) as channel:
-        assert not channel.established.resumed
-        line(channel)
-        channel.close()
-        return channel.tickets[-1]
 
 
 @pytest.mark.feature("resumption", peer="GnuTLS", role="client")
@@ -53,7 +39,7 @@ def test_client_resumes(pki: Pki, suite: CipherSuite) -> None:
             with connect(port, replace(config, ticket=ticket)) as channel:
                 assert channel.established.resumed
                 assert channel.established.suite is suite
-                line(channel)
+                channel.echo()
                 ticket = channel.tickets[-1]
                 channel.close()
 
@@ -69,7 +55,7 @@ def test_client_is_not_resumed(pki: Pki) -> None:
             connect(port, replace(config, ticket=ticket)) as channel,
         ):
             assert not channel.established.resumed
-            line(channel)
+            channel.echo()
             assert bool(channel.tickets) is not bool(arguments)
 
 
@@ -82,7 +68,7 @@ def test_client_resumes_after_a_retry(pki: Pki, suite: CipherSuite) -> None:
         ticket = first_ticket(port, config)
         with connect(port, replace(config, ticket=ticket)) as channel:
             assert channel.established.retried and channel.established.resumed
-            line(channel)
+            channel.echo()
 
 
 @pytest.fixture
@@ -99,7 +85,7 @@ def test_client_resumes_with_the_key_alone(pki: Pki, passwords: Path) -> None:
         ticket = first_ticket(port, config)
         with connect(port, replace(config, ticket=ticket)) as channel:
             assert (channel.established.resumed, channel.established.group) == (True, "")
-            line(channel)
+            channel.echo()
 
 
 @contextmanager
@@ -120,7 +106,7 @@ def test_client_with_a_key(pki: Pki, passwords: Path, retry: bool) -> None:
     with psk_serv(passwords, text) as port, connect(port, config) as channel:
         assert channel.established.psk_identity == PSK.identity
         assert channel.established.retried is retry
-        line(channel)
+        channel.echo()
 
 
 @pytest.mark.feature("external pre-shared keys without a key exchange", peer="GnuTLS", role="client")
@@ -128,7 +114,7 @@ def test_client_with_a_key_alone(pki: Pki, passwords: Path) -> None:
     config = ClientConfig(NAME, pki.trust, psks=(PSK,), psk_modes=(ALONE,))
     with psk_serv(passwords, priority() + KEYS_ALONE) as port, connect(port, config) as channel:
         assert (channel.established.psk_identity, channel.established.group) == (PSK.identity, "")
-        line(channel)
+        channel.echo()
 
 
 @pytest.mark.feature("external pre-shared keys", peer="GnuTLS", role="client")
@@ -144,13 +130,12 @@ def test_client_with_a_wrong_key(pki: Pki, passwords: Path) -> None:
 
 
 def give_and_take(pki: Pki) -> ServerConfig:
-    return replace(server_config(pki), ticket_keys=TicketKeys(ENGINE, os.urandom))
+    return replace(pki.server(), ticket_keys=TicketKeys(ENGINE, os.urandom))
 
 
 def serve_line(channel: Channel, process: Process) -> None:
     process.wait_for("Simple Client Mode")
-    process.say("hello\n")
-    assert channel.receive_until(b"\n") == b"hello\n"
+    channel.hear(process)
     channel.send(b"and back\n")
     process.wait_for("and back")
 

@@ -13,28 +13,14 @@ from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.psk import PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
-from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
 from tests.interop.go_peer import go_client, go_server
 from tests.interop.go_peer import go_peer as go_peer
-from tests.interop.peer import Channel, connect, listening
+from tests.interop.peer import connect, first_ticket, listening
 from tests.unit.tls.pair import NAME
 
 SUITES = list(CipherSuite)
-
-
-def line(channel: Channel) -> None:
-    channel.send(b"hello\n")
-    assert channel.receive_until(b"\n") == b"hello\n"
-
-
-def first_ticket(port: int, config: ClientConfig) -> Ticket:
-    with connect(port, config) as channel:
-        assert not channel.established.resumed
-        line(channel)
-        channel.close()
-        return channel.tickets[-1]
 
 
 @pytest.mark.feature("resumption", peer="Go", role="client")
@@ -51,7 +37,7 @@ def test_client_resumes(pki: Pki, go_peer: Path, suite: CipherSuite, retry: bool
                 assert channel.established.resumed
                 assert channel.established.retried is retry
                 assert channel.established.suite is suite
-                line(channel)
+                channel.echo()
                 ticket = channel.tickets[-1]
                 channel.close()
         process.wait_for("ech false resumed true\n", times=2)
@@ -65,10 +51,10 @@ def test_client_is_not_resumed(pki: Pki, go_peer: Path) -> None:
         # Go takes no key alone; and a ticket of another server is nothing to it.
         with connect(port, replace(config, ticket=ticket, psk_modes=(PskMode.PSK_KE,))) as channel:
             assert not channel.established.resumed
-            line(channel)
+            channel.echo()
     with go_server(go_peer, pki) as (port, process), connect(port, replace(config, ticket=ticket)) as channel:
         assert not channel.established.resumed
-        line(channel)
+        channel.echo()
         process.wait_for("resumed false")
 
 
@@ -76,7 +62,7 @@ def test_client_is_not_resumed(pki: Pki, go_peer: Path) -> None:
 def test_client_gets_no_ticket(pki: Pki, go_peer: Path) -> None:
     config = ClientConfig(NAME, pki.trust, tickets=1)
     with go_server(go_peer, pki, "-no-tickets") as (port, _), connect(port, config) as channel:
-        line(channel)
+        channel.echo()
         assert channel.tickets == []
 
 

@@ -17,11 +17,10 @@ from tcpls.tls.config import ClientConfig, ServerConfig
 from tcpls.tls.psk import PreSharedKey, PskMode
 from tcpls.tls.suites import CipherSuite
 from tcpls.tls.ticket_keys import TicketKeys
-from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
-from tests.interop.peer import Channel, Process, connect, free_port, listening, need, running
-from tests.interop.test_tls_openssl import client_config, s_client, s_server, server_config
+from tests.interop.peer import Channel, Process, connect, first_ticket, free_port, listening, need, running
+from tests.interop.test_tls_openssl import client_config, s_client, s_server
 from tests.unit.tls.pair import NAME
 
 PSK = PreSharedKey(b"device 7", bytes(range(32)))
@@ -30,18 +29,8 @@ ALONE, WITH_EXCHANGE = PskMode.PSK_KE, PskMode.PSK_DHE_KE
 KEY_ARGUMENTS = ("-psk_identity", PSK.identity.decode(), "-psk", PSK.key.hex())
 
 
-def reverse(channel: Channel) -> None:
-    """One line there and back, reversed. All tickets have come by then."""
-    channel.send(b"hello\n")
-    assert channel.receive_until(b"\n") == b"olleh\n"
-
-
-def first_ticket(port: int, config: ClientConfig) -> Ticket:
-    with connect(port, config) as channel:
-        assert not channel.established.resumed
-        reverse(channel)
-        channel.close()
-        return channel.tickets[-1]
+REVERSED = b"olleh\n"
+"""The answer to hello. All tickets have come by then."""
 
 
 def asking(pki: Pki) -> ClientConfig:
@@ -56,14 +45,14 @@ def test_client_resumes(pki: Pki, suite: CipherSuite, stateful: bool) -> None:
     """OpenSSL's tickets hold all of the session, or, with -no_ticket, only a number for it."""
     config = replace(asking(pki), suites=(suite,))
     with s_server(pki, "p256", "-rev", *(["-no_ticket"] if stateful else [])) as (port, _):
-        ticket = first_ticket(port, config)
+        ticket = first_ticket(port, config, REVERSED)
         assert len(ticket.identity) == 32 if stateful else len(ticket.identity) > 100
         for _ in range(3):
             with connect(port, replace(config, ticket=ticket)) as channel:
                 assert channel.established.resumed
                 assert channel.established.suite is suite
                 assert channel.established.group and not channel.established.signature_scheme
-                reverse(channel)
+                channel.echo(answer=REVERSED)
                 ticket = channel.tickets[-1]
                 channel.close()
 
@@ -72,11 +61,11 @@ def test_client_resumes(pki: Pki, suite: CipherSuite, stateful: bool) -> None:
 def test_client_is_not_resumed_by_another_server(pki: Pki) -> None:
     config = asking(pki)
     with s_server(pki, "p256", "-rev") as (port, _):
-        ticket = first_ticket(port, config)
+        ticket = first_ticket(port, config, REVERSED)
     with s_server(pki, "p256", "-rev") as (port, _), connect(port, replace(config, ticket=ticket)) as channel:
         assert not channel.established.resumed
         assert channel.established.verified and channel.established.signature_scheme
-        reverse(channel)
+        channel.echo(answer=REVERSED)
 
 
 @pytest.mark.feature("resumption after HelloRetryRequest", peer="OpenSSL", role="client")
@@ -85,11 +74,11 @@ def test_client_is_not_resumed_by_another_server(pki: Pki) -> None:
 def test_client_resumes_after_a_retry(pki: Pki, suite: CipherSuite) -> None:
     config = replace(asking(pki), suites=(suite,), groups=(Group.X25519, Group.SECP256R1))
     with s_server(pki, "p256", "-rev", "-groups", "P-256") as (port, _):
-        ticket = first_ticket(port, config)
+        ticket = first_ticket(port, config, REVERSED)
         with connect(port, replace(config, ticket=ticket)) as channel:
             assert channel.established.retried and channel.established.resumed
             assert channel.established.group == "secp256r1"
-            reverse(channel)
+            channel.echo(answer=REVERSED)
 
 
 @pytest.mark.feature("resumption without a key exchange (psk_ke)", peer="OpenSSL", role="client")
@@ -98,12 +87,12 @@ def test_client_resumes_after_a_retry(pki: Pki, suite: CipherSuite) -> None:
 def test_client_resumes_with_the_key_alone(pki: Pki, modes: tuple[PskMode, ...]) -> None:
     config = replace(asking(pki), psk_modes=modes)
     with s_server(pki, "p256", "-rev", "-allow_no_dhe_kex") as (port, _):
-        ticket = first_ticket(port, config)
+        ticket = first_ticket(port, config, REVERSED)
         with connect(port, replace(config, ticket=ticket)) as channel:
             assert channel.established.resumed
             # With both to choose from, it takes the one with an exchange.
             assert bool(channel.established.group) is (WITH_EXCHANGE in modes)
-            reverse(channel)
+            channel.echo(answer=REVERSED)
 
 
 @contextmanager
@@ -126,7 +115,7 @@ def test_client_with_a_key(pki: Pki, retry: bool) -> None:
     with psk_server(pki, *(["-groups", "P-256"] if retry else [])) as (port, _), connect(port, config) as channel:
         assert channel.established.psk_identity == PSK.identity
         assert channel.established.retried is retry
-        reverse(channel)
+        channel.echo(answer=REVERSED)
 
 
 @pytest.mark.feature("external pre-shared keys without a key exchange", peer="OpenSSL", role="client")
@@ -134,7 +123,7 @@ def test_client_with_a_key_alone(pki: Pki) -> None:
     config = replace(client_config(pki), psks=(PSK,), psk_modes=(ALONE,))
     with psk_server(pki, "-allow_no_dhe_kex") as (port, _), connect(port, config) as channel:
         assert (channel.established.psk_identity, channel.established.group) == (PSK.identity, "")
-        reverse(channel)
+        channel.echo(answer=REVERSED)
 
 
 @pytest.mark.feature("external pre-shared keys", peer="OpenSSL", role="client")
@@ -152,23 +141,22 @@ def test_client_with_a_wrong_key(pki: Pki) -> None:
 def test_client_resumes_a_session_of_a_key(pki: Pki) -> None:
     config = replace(asking(pki), psks=(PSK,))
     with psk_server(pki) as (port, _):
-        ticket = first_ticket(port, config)
+        ticket = first_ticket(port, config, REVERSED)
         with connect(port, replace(config, ticket=ticket)) as channel:
             assert channel.established.resumed and channel.established.verified
-            reverse(channel)
+            channel.echo(answer=REVERSED)
 
 
 # Our server.
 
 
 def give_and_take(pki: Pki) -> ServerConfig:
-    return replace(server_config(pki), ticket_keys=TicketKeys(ENGINE, os.urandom))
+    return replace(pki.server(), ticket_keys=TicketKeys(ENGINE, os.urandom))
 
 
 def serve_line(channel: Channel, process: Process) -> None:
     """One line from the client and one back, then the end from the client's side, which has kept its tickets."""
-    process.say("hello\n")
-    assert channel.receive_until(b"\n") == b"hello\n"
+    channel.hear(process)
     channel.send(b"and back\n")
     process.wait_for("and back")
     process.say("Q\n")
@@ -251,7 +239,7 @@ def test_server_resumes_with_the_key_alone(pki: Pki, tmp_path: Path) -> None:
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("certificate", [False, True])
 def test_server_with_a_key(pki: Pki, retry: bool, certificate: bool) -> None:
-    config = replace(server_config(pki), psks=(replace(PSK, identity=b"other"), PSK))
+    config = replace(pki.server(), psks=(replace(PSK, identity=b"other"), PSK))
     if not certificate:
         config = replace(config, identities=())
     if retry:
@@ -269,7 +257,7 @@ def test_server_with_a_key(pki: Pki, retry: bool, certificate: bool) -> None:
 
 @pytest.mark.feature("external pre-shared keys without a key exchange", peer="OpenSSL", role="server")
 def test_server_with_a_key_alone(pki: Pki) -> None:
-    config = replace(server_config(pki), psks=(PSK,), psk_modes=(ALONE,))
+    config = replace(pki.server(), psks=(PSK,), psk_modes=(ALONE,))
     with (
         listening() as listener,
         s_client(listener.port, pki, "-allow_no_dhe_kex", *KEY_ARGUMENTS) as process,
@@ -282,7 +270,7 @@ def test_server_with_a_key_alone(pki: Pki) -> None:
 @pytest.mark.feature("external pre-shared keys", peer="OpenSSL", role="server")
 @pytest.mark.clause("RFC 8446 4.2.11")
 def test_server_refuses_a_wrong_key(pki: Pki) -> None:
-    config = replace(server_config(pki), psks=(replace(PSK, key=b"x" * 32),))
+    config = replace(pki.server(), psks=(replace(PSK, key=b"x" * 32),))
     with listening() as listener, s_client(listener.port, pki, *KEY_ARGUMENTS) as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(config):
             pass
@@ -292,7 +280,7 @@ def test_server_refuses_a_wrong_key(pki: Pki) -> None:
 
 @pytest.mark.feature("external pre-shared keys", peer="OpenSSL", role="server")
 def test_server_knows_no_such_key(pki: Pki) -> None:
-    config = replace(server_config(pki), identities=(), psks=(replace(PSK, identity=b"other"),))
+    config = replace(pki.server(), identities=(), psks=(replace(PSK, identity=b"other"),))
     with listening() as listener, s_client(listener.port, pki, *KEY_ARGUMENTS) as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(config):
             pass

@@ -12,7 +12,7 @@ from tcpls.tls.connection import Established
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.peer import connect, listening
-from tests.interop.test_tls_openssl import client_config, s_client, s_server, server_config
+from tests.interop.test_tls_openssl import client_config, s_client, s_server
 from tests.unit.tls.pair import SecretLog
 
 LABEL = "EXPORTER-tcpls-test"
@@ -62,7 +62,7 @@ def test_server_exports(pki: Pki, suite: CipherSuite) -> None:
     with (
         listening() as listener,
         s_client(listener.port, pki, "-ciphersuites", suite.label, *EXPORT) as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         process.wait_for("Keying material: ")
         process.wait_for("Verify return code: 0 (ok)")
@@ -88,7 +88,7 @@ def test_server_key_log(pki: Pki, tmp_path: Path) -> None:
     with (
         listening() as listener,
         s_client(listener.port, pki, "-quiet", "-keylogfile", str(path)) as process,
-        listener.accept(server_config(pki), key_log=log) as channel,
+        listener.accept(pki.server(), key_log=log) as channel,
     ):
         channel.send(b"hello from here\n")
         process.wait_for("hello from here")

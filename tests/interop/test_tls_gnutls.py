@@ -10,7 +10,7 @@ import pytest
 
 from tcpls.errors import Alert, AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientConfig, Padding, ServerConfig
+from tcpls.tls.config import ClientConfig, Padding
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.peer import Process, connect, free_port, listening, need, running
@@ -60,10 +60,6 @@ def gnutls_cli(port: int, pki: Pki, text: str, *arguments: str) -> Iterator[Proc
         yield process
 
 
-def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
-    return ServerConfig((pki.certificates[kind].identity,))
-
-
 @pytest.mark.feature("cipher suites and kinds of certificates", peer="GnuTLS", role="client")
 @pytest.mark.feature("KeyUpdate", peer="GnuTLS", role="client")
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,11 +68,9 @@ def test_client_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
     config = ClientConfig(NAME, pki.trust, suites=(suite,))
     with gnutls_serv(pki, kind, priority()) as port, connect(port, config) as channel:
         assert channel.established.suite is suite
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
         channel.update_keys(request=True)
-        channel.send(b"again\n")
-        assert channel.receive_until(b"\n") == b"again\n"
+        channel.echo(b"again\n")
         assert channel.key_updates == 1
         channel.close()
 
@@ -90,8 +84,7 @@ def test_client_groups(pki: Pki, group: Group, retry: bool) -> None:
     with gnutls_serv(pki, "p256", priority(None, group)) as port, connect(port, config) as channel:
         assert channel.established.group == group.label
         assert channel.established.retried is retry
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature("ALPN", peer="GnuTLS", role="client")
@@ -125,18 +118,16 @@ def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority(suite)) as process,
-        listener.accept(server_config(pki, kind)) as channel,
+        listener.accept(pki.server(kind)) as channel,
     ):
         assert channel.established.suite is suite
         assert channel.established.server_name == NAME
         process.wait_for("Handshake was completed")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
         channel.update_keys(request=True)
         channel.send(b"hello from here\n")
         process.wait_for("hello from here")
-        process.say("again\n")
-        assert channel.receive_until(b"\n") == b"again\n"
+        channel.hear(process, "again\n")
         assert channel.key_updates == 1
         channel.close()
 
@@ -148,7 +139,7 @@ def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
     others = tuple(other for other in GROUPS if other is not group)
     # gnutls sends shares for the first two groups if their kinds differ; with --single-key-share, for the first.
     text = priority(None, *((*others, group) if retry else (group, *others)))
-    config = replace(server_config(pki), groups=(group,))
+    config = replace(pki.server(), groups=(group,))
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, text, "--single-key-share") as process,
@@ -161,7 +152,7 @@ def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
 
 @pytest.mark.feature("ALPN", peer="GnuTLS", role="server")
 def test_server_alpn(pki: Pki) -> None:
-    config = replace(server_config(pki), alpn=(b"two",))
+    config = replace(pki.server(), alpn=(b"two",))
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority(), "--alpn", "one", "--alpn", "two") as process,
@@ -176,7 +167,7 @@ def test_server_is_refused(pki: Pki) -> None:
     with listening() as listener, gnutls_cli(listener.port, pki, priority()) as process:
         with (
             pytest.raises((AlertReceived, ConnectionError, EOFError, HandshakeError)),
-            listener.accept(server_config(pki, "expired")) as channel,
+            listener.accept(pki.server("expired")) as channel,
         ):
             # gnutls-cli judges the certificate when the handshake is over.
             channel.receive()
@@ -187,7 +178,7 @@ def test_server_is_refused(pki: Pki) -> None:
 @pytest.mark.feature("refusal of TLS 1.2", peer="GnuTLS", role="server")
 def test_server_meets_tls_1_2(pki: Pki) -> None:
     with listening() as listener, gnutls_cli(listener.port, pki, "NORMAL:-VERS-ALL:+VERS-TLS1.2") as process:
-        with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
+        with pytest.raises(HandshakeError) as caught, listener.accept(pki.server()):
             pass
         assert caught.value.reason is Reason.UNSUPPORTED_VERSION
         process.wait_for("protocol version")
@@ -206,7 +197,7 @@ def test_client_record_size_limit(pki: Pki) -> None:
 
 @pytest.mark.feature("record_size_limit", peer="GnuTLS", role="server")
 def test_server_record_size_limit(pki: Pki) -> None:
-    config = replace(server_config(pki), record_size_limit=600)
+    config = replace(pki.server(), record_size_limit=600)
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority(), "--recordsize", "700") as process,
@@ -225,13 +216,12 @@ def test_server_record_size_limit(pki: Pki) -> None:
 def test_client_pads(pki: Pki) -> None:
     config = ClientConfig(NAME, pki.trust, padding=Padding(handshake=1024, data=512))
     with gnutls_serv(pki, "p256", priority()) as port, connect(port, config) as channel:
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature("padding of what is sent", peer="GnuTLS", role="server")
 def test_server_pads(pki: Pki) -> None:
-    config = replace(server_config(pki), padding=Padding(handshake=1024, data=512))
+    config = replace(pki.server(), padding=Padding(handshake=1024, data=512))
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority()) as process,
@@ -251,8 +241,7 @@ def test_client_is_asked_for_a_certificate(pki: Pki) -> None:
     ) as process:  # fmt: skip
         process.wait_for("done")
         with connect(port, ClientConfig(NAME, pki.trust)) as channel:
-            channel.send(b"hello\n")
-            assert channel.receive_until(b"\n") == b"hello\n"
+            channel.echo()
 
 
 @pytest.mark.feature("certificates that are not verified", peer="GnuTLS", role="client")
@@ -266,8 +255,7 @@ def test_client_that_does_not_verify(pki: Pki) -> None:
 def test_client_without_compatibility(pki: Pki) -> None:
     config = ClientConfig(NAME, pki.trust, middlebox_compatibility=False)
     with gnutls_serv(pki, "p256", priority()) as port, connect(port, config) as channel:
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature("without middlebox compatibility", peer="GnuTLS", role="server")
@@ -275,7 +263,7 @@ def test_server_without_compatibility(pki: Pki) -> None:
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority() + ":%DISABLE_TLS13_COMPAT_MODE") as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         process.wait_for("Handshake was completed")
         channel.send(b"hello from here\n")
@@ -302,7 +290,7 @@ def test_client_with_nothing_in_common(pki: Pki) -> None:
 
 @pytest.mark.feature("nothing in common", peer="GnuTLS", role="server")
 def test_server_with_nothing_in_common(pki: Pki) -> None:
-    config = replace(server_config(pki), suites=(CipherSuite.AES_128_GCM_SHA256,))
+    config = replace(pki.server(), suites=(CipherSuite.AES_128_GCM_SHA256,))
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority(CipherSuite.AES_256_GCM_SHA384)) as process,
@@ -323,7 +311,7 @@ def test_server_exports(pki: Pki) -> None:
     with (
         listening() as listener,
         gnutls_cli(listener.port, pki, priority(), *EXPORT) as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         process.wait_for("Handshake was completed")
         channel.send(b"hello from here\n")

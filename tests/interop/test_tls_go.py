@@ -32,8 +32,7 @@ def test_client_groups(pki: Pki, go_peer: Path, group: Group, retry: bool) -> No
     ):
         assert channel.established.group == group.label
         assert channel.established.retried is retry
-        channel.send(b"abc\n")
-        assert channel.receive_until(b"\n") == b"abc\n"
+        channel.echo(b"abc\n")
         process.wait_for(f"group {int(group)}\n")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcpls.errors import AlertReceived, CertificateError, HandshakeError, Reason
-from tcpls.tls.config import ClientConfig, Padding, ServerConfig
+from tcpls.tls.config import ClientConfig, Padding
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.go_peer import go_client, go_server
@@ -21,10 +21,6 @@ KINDS = ("p256", "p384", "p521", "rsa", "ed25519")
 LABEL = "EXPORTER-tcpls-test"
 
 
-def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
-    return ServerConfig((pki.certificates[kind].identity,))
-
-
 @pytest.mark.feature("cipher suites and kinds of certificates", peer="Go", role="client")
 @pytest.mark.feature("KeyUpdate", peer="Go", role="client")
 @pytest.mark.parametrize("kind", KINDS)
@@ -33,11 +29,9 @@ def test_client_suites_and_certificates(pki: Pki, go_peer: Path, suite: CipherSu
     config = ClientConfig(NAME, pki.trust, suites=(suite,))
     with go_server(go_peer, pki, certificate=kind) as (port, _), connect(port, config) as channel:
         assert channel.established.suite is suite
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
         channel.update_keys(request=True)
-        channel.send(b"again\n")
-        assert channel.receive_until(b"\n") == b"again\n"
+        channel.echo(b"again\n")
         assert channel.key_updates == 1
 
 
@@ -45,7 +39,7 @@ def test_client_suites_and_certificates(pki: Pki, go_peer: Path, suite: CipherSu
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suite", CipherSuite)
 def test_server_suites_and_certificates(pki: Pki, go_peer: Path, suite: CipherSuite, kind: str) -> None:
-    config = replace(server_config(pki, kind), suites=(suite,))
+    config = replace(pki.server(kind), suites=(suite,))
     with (
         listening() as listener,
         go_client(go_peer, pki, listener.port) as process,
@@ -62,7 +56,7 @@ def test_server_key_update(pki: Pki, go_peer: Path) -> None:
     with (
         listening() as listener,
         go_client(go_peer, pki, listener.port) as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         assert channel.receive_until(b"\n") == b"hello\n"
         channel.update_keys(request=True)
@@ -94,7 +88,7 @@ def test_server_alpn_and_exporter(pki: Pki, go_peer: Path) -> None:
     with (
         listening() as listener,
         go_client(go_peer, pki, listener.port, "-alpn", "one,two", "-export", LABEL) as process,
-        listener.accept(replace(server_config(pki), alpn=(b"two",))) as channel,
+        listener.accept(replace(pki.server(), alpn=(b"two",))) as channel,
     ):
         assert channel.established.alpn == b"two"
         material = channel.established.export(LABEL.encode(), b"context", 100)
@@ -106,13 +100,12 @@ def test_server_alpn_and_exporter(pki: Pki, go_peer: Path) -> None:
 def test_client_without_compatibility_and_with_padding(pki: Pki, go_peer: Path) -> None:
     config = ClientConfig(NAME, pki.trust, middlebox_compatibility=False, padding=Padding(handshake=1024, data=512))
     with go_server(go_peer, pki) as (port, _), connect(port, config) as channel:
-        channel.send(b"hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.echo()
 
 
 @pytest.mark.feature("padding of what is sent", peer="Go", role="server")
 def test_server_pads(pki: Pki, go_peer: Path) -> None:
-    config = replace(server_config(pki), padding=Padding(handshake=1024, data=512))
+    config = replace(pki.server(), padding=Padding(handshake=1024, data=512))
     with (
         listening() as listener,
         go_client(go_peer, pki, listener.port) as process,
@@ -143,7 +136,7 @@ def test_client_refuses_certificates(pki: Pki, go_peer: Path, kind: str, reason:
 @pytest.mark.parametrize("kind", ["expired", "self-signed", "unknown-ca"])
 def test_server_is_refused(pki: Pki, go_peer: Path, kind: str) -> None:
     with listening() as listener, go_client(go_peer, pki, listener.port) as process:
-        with pytest.raises(AlertReceived), listener.accept(server_config(pki, kind)):
+        with pytest.raises(AlertReceived), listener.accept(pki.server(kind)):
             pass
         assert "x509: certificate" in process.finish()
 
@@ -169,7 +162,7 @@ def test_client_meets_tls_1_2(pki: Pki, go_peer: Path) -> None:
 @pytest.mark.feature("refusal of TLS 1.2", peer="Go", role="server")
 def test_server_meets_tls_1_2(pki: Pki, go_peer: Path) -> None:
     with listening() as listener, go_client(go_peer, pki, listener.port, "-tls12") as process:
-        with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
+        with pytest.raises(HandshakeError) as caught, listener.accept(pki.server()):
             pass
         assert caught.value.reason is Reason.UNSUPPORTED_VERSION
         assert "protocol version" in process.finish()

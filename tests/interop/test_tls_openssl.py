@@ -10,7 +10,7 @@ import pytest
 
 from tcpls.errors import Alert, AlertReceived, CertificateError, HandshakeError, Reason
 from tcpls.tls.algorithms import Group
-from tcpls.tls.config import ClientConfig, Padding, ServerConfig
+from tcpls.tls.config import ClientConfig, Padding
 from tcpls.tls.suites import CipherSuite
 from tests.interop.conftest import Pki
 from tests.interop.peer import Process, connect, free_port, listening, need, running
@@ -48,10 +48,6 @@ def s_client(port: int, pki: Pki, *arguments: str) -> Iterator[Process]:
 
 def client_config(pki: Pki) -> ClientConfig:
     return ClientConfig(NAME, pki.trust)
-
-
-def server_config(pki: Pki, kind: str = "p256") -> ServerConfig:
-    return ServerConfig((pki.certificates[kind].identity,))
 
 
 @pytest.mark.feature("cipher suites and kinds of certificates", peer="OpenSSL", role="client")
@@ -109,19 +105,16 @@ def test_client_key_updates(pki: Pki) -> None:
         process.wait_for("BEGIN SSL SESSION")
         process.say("k\n")
         channel.await_key_updates(1)
-        process.say("one\n")
-        assert channel.receive_until(b"\n") == b"one\n"
+        channel.hear(process, "one\n")
         process.say("K\n")
         channel.await_key_updates(2)
-        process.say("two\n")
-        assert channel.receive_until(b"\n") == b"two\n"
+        channel.hear(process, "two\n")
         channel.send(b"after the update\n")
         process.wait_for("after the update")
         channel.update_keys(request=True)
         channel.send(b"of our own\n")
         process.wait_for("of our own")
-        process.say("three\n")
-        assert channel.receive_until(b"\n") == b"three\n"
+        channel.hear(process, "three\n")
         assert channel.key_updates == 3
 
 
@@ -180,14 +173,13 @@ def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
     with (
         listening() as listener,
         s_client(listener.port, pki, "-ciphersuites", suite.label, "-quiet") as process,
-        listener.accept(server_config(pki, kind)) as channel,
+        listener.accept(pki.server(kind)) as channel,
     ):
         assert channel.established.suite is suite
         assert channel.established.server_name == NAME
         channel.send(b"hello from here\n")
         process.wait_for("hello from here")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
         channel.close()
         process.finish()
 
@@ -198,7 +190,7 @@ def test_server_suites_and_certificates(pki: Pki, suite: CipherSuite, kind: str)
 def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
     others = [GROUPS[other] for other in GROUPS if other is not group]
     offered = ":".join([*others, GROUPS[group]] if retry else [GROUPS[group], *others])
-    config = replace(server_config(pki), groups=(group,))
+    config = replace(pki.server(), groups=(group,))
     with (
         listening() as listener,
         s_client(listener.port, pki, "-groups", offered, "-quiet") as process,
@@ -206,14 +198,13 @@ def test_server_groups(pki: Pki, group: Group, retry: bool) -> None:
     ):
         assert channel.established.group == group.label
         assert channel.established.retried is retry
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
 
 
 @pytest.mark.feature("ALPN", peer="OpenSSL", role="server")
 @pytest.mark.feature("without middlebox compatibility", peer="OpenSSL", role="server")
 def test_server_alpn_and_no_compatibility(pki: Pki) -> None:
-    config = replace(server_config(pki), alpn=(b"two", b"one"))
+    config = replace(pki.server(), alpn=(b"two", b"one"))
     with (
         listening() as listener,
         s_client(listener.port, pki, "-alpn", "one,two", "-no_middlebox") as process,
@@ -226,7 +217,7 @@ def test_server_alpn_and_no_compatibility(pki: Pki) -> None:
 @pytest.mark.feature("ALPN", peer="OpenSSL", role="server")
 @pytest.mark.feature("nothing in common", peer="OpenSSL", role="server")
 def test_server_without_a_common_protocol(pki: Pki) -> None:
-    config = replace(server_config(pki), alpn=(b"three",))
+    config = replace(pki.server(), alpn=(b"three",))
     with listening() as listener, s_client(listener.port, pki, "-msg", "-alpn", "one,two") as process:
         with pytest.raises(HandshakeError) as caught, listener.accept(config):
             pass
@@ -240,24 +231,21 @@ def test_server_key_updates(pki: Pki) -> None:
     with (
         listening() as listener,
         s_client(listener.port, pki) as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         process.wait_for("Verify return code: 0 (ok)")
         process.say("k\n")
         channel.await_key_updates(1)
-        process.say("one\n")
-        assert channel.receive_until(b"\n") == b"one\n"
+        channel.hear(process, "one\n")
         process.say("K\n")
         channel.await_key_updates(2)
-        process.say("two\n")
-        assert channel.receive_until(b"\n") == b"two\n"
+        channel.hear(process, "two\n")
         channel.send(b"after the update\n")
         process.wait_for("after the update")
         channel.update_keys(request=True)
         channel.send(b"of our own\n")
         process.wait_for("of our own")
-        process.say("three\n")
-        assert channel.receive_until(b"\n") == b"three\n"
+        channel.hear(process, "three\n")
         assert channel.key_updates == 3
 
 
@@ -272,7 +260,7 @@ def test_server_key_updates(pki: Pki) -> None:
 )
 def test_server_is_refused(pki: Pki, kind: str, alert: Alert) -> None:
     with listening() as listener, s_client(listener.port, pki):
-        with pytest.raises(AlertReceived) as caught, listener.accept(server_config(pki, kind)):
+        with pytest.raises(AlertReceived) as caught, listener.accept(pki.server(kind)):
             pass
         # openssl says unknown_ca as bad_certificate for some chains.
         assert caught.value.alert in (alert, Alert.BAD_CERTIFICATE)
@@ -281,7 +269,7 @@ def test_server_is_refused(pki: Pki, kind: str, alert: Alert) -> None:
 @pytest.mark.feature("refusal of TLS 1.2", peer="OpenSSL", role="server")
 def test_server_meets_tls_1_2(pki: Pki) -> None:
     with listening() as listener, s_client(listener.port, pki, "-msg", "-tls1_2") as process:
-        with pytest.raises(HandshakeError) as caught, listener.accept(server_config(pki)):
+        with pytest.raises(HandshakeError) as caught, listener.accept(pki.server()):
             pass
         assert caught.value.reason is Reason.UNSUPPORTED_VERSION
         process.wait_for("fatal protocol_version")
@@ -298,7 +286,7 @@ def test_server_meets_tls_1_2(pki: Pki) -> None:
 )
 def test_server_with_nothing_in_common(pki: Pki, arguments: tuple[str, str], reason: Reason) -> None:
     with listening() as listener, s_client(listener.port, pki, "-msg", "-tls1_3", *arguments) as process:
-        config = replace(server_config(pki), groups=(Group.X25519, Group.SECP256R1))
+        config = replace(pki.server(), groups=(Group.X25519, Group.SECP256R1))
         with pytest.raises(HandshakeError) as caught, listener.accept(config):
             pass
         assert caught.value.reason is reason
@@ -317,7 +305,7 @@ def test_client_padding(pki: Pki) -> None:
 @pytest.mark.feature("padding of what is sent", peer="OpenSSL", role="server")
 @pytest.mark.feature("padding of what is received", peer="OpenSSL", role="server")
 def test_server_padding(pki: Pki) -> None:
-    config = replace(server_config(pki), padding=Padding(handshake=1024, data=512))
+    config = replace(pki.server(), padding=Padding(handshake=1024, data=512))
     with (
         listening() as listener,
         s_client(listener.port, pki, "-quiet", "-record_padding", "4096") as process,
@@ -325,8 +313,7 @@ def test_server_padding(pki: Pki) -> None:
     ):
         channel.send(b"hello from here\n")
         process.wait_for("hello from here")
-        process.say("hello\n")
-        assert channel.receive_until(b"\n") == b"hello\n"
+        channel.hear(process)
 
 
 @pytest.mark.feature("max_fragment_length, ignored", peer="OpenSSL", role="server")
@@ -334,7 +321,7 @@ def test_server_ignores_max_fragment_length(pki: Pki) -> None:
     with (
         listening() as listener,
         s_client(listener.port, pki, "-quiet", "-maxfraglen", "512") as process,
-        listener.accept(server_config(pki)) as channel,
+        listener.accept(pki.server()) as channel,
     ):
         assert channel.established.max_sent == 1 << 14
         channel.send(b"x" * 10_000 + b" from here\n")
