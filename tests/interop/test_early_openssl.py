@@ -20,6 +20,7 @@ from tcpls.tls.tickets import Ticket
 from tests.engine import ENGINE
 from tests.interop.conftest import Pki
 from tests.interop.peer import Channel, Process, connect, listening
+from tests.interop.test_psk_openssl import serve_line
 from tests.interop.test_tls_openssl import client_config, s_client, s_server
 
 SUITES = list(CipherSuite)
@@ -121,14 +122,6 @@ def give_and_take(pki: Pki, **changes: object) -> ServerConfig:
     policy = EarlyDataPolicy(MemoryReplayStore(now - 1), LIMIT)
     config = replace(pki.server(), ticket_keys=TicketKeys(ENGINE, os.urandom), early_data=policy)
     return replace(config, **changes)  # type: ignore[arg-type]
-
-
-def serve_line(channel: Channel, process: Process) -> None:
-    channel.hear(process)
-    channel.send(b"and back\n")
-    process.wait_for("and back")
-    process.say("Q\n")
-    process.finish()
 
 
 class Visits:

@@ -52,6 +52,7 @@ from tests.unit.tls.pair import (
     trust,
     trust_in,
 )
+from tests.unit.tls.test_client_states import BAD_SIGNATURES
 
 ILLEGAL = Alert.ILLEGAL_PARAMETER
 UNEXPECTED = Alert.UNEXPECTED_MESSAGE
@@ -270,16 +271,7 @@ def test_a_certificate_that_nobody_has_asked_for() -> None:
 
 
 @pytest.mark.clause("RFC 8446 4.4.3")
-@pytest.mark.parametrize(
-    ("scheme", "signature", "reason", "alert"),
-    [
-        (0x0403, b"", Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
-        (0x0403, bytes(70), Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
-        (0x0804, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-        (0x0401, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-        (0x0203, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-    ],
-)
+@pytest.mark.parametrize(("scheme", "signature", "reason", "alert"), BAD_SIGNATURES)
 def test_certificate_verify_of_a_client(scheme: int, signature: bytes, reason: Reason, alert: Alert) -> None:
     server, flight = client_flight(client_pair().identity())
     server.receive(Epoch.HANDSHAKE, flight[0])

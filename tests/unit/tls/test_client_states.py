@@ -385,17 +385,18 @@ def test_two_certificate_requests() -> None:
     refuses(client, Epoch.HANDSHAKE, request, Reason.UNEXPECTED_MESSAGE, Alert.UNEXPECTED_MESSAGE)
 
 
+BAD_SIGNATURES = [
+    (0x0403, b"", Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
+    (0x0403, bytes(70), Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
+    (0x0804, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
+    (0x0401, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
+    (0x0203, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
+]
+"""Schemes and signatures of a CertificateVerify by an ECDSA key, with what is said of them."""
+
+
 @pytest.mark.clause("RFC 8446 4.4.3", "RFC 8446 4.2.3")
-@pytest.mark.parametrize(
-    ("scheme", "signature", "reason", "alert"),
-    [
-        (0x0403, b"", Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
-        (0x0403, bytes(70), Reason.BAD_SIGNATURE, Alert.DECRYPT_ERROR),
-        (0x0804, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-        (0x0401, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-        (0x0203, b"x", Reason.ILLEGAL_CHOICE, ILLEGAL),
-    ],
-)
+@pytest.mark.parametrize(("scheme", "signature", "reason", "alert"), BAD_SIGNATURES)
 def test_certificate_verify(scheme: int, signature: bytes, reason: Reason, alert: Alert) -> None:
     refuses(after(2), Epoch.HANDSHAKE, CertificateVerify(scheme, signature).write(), reason, alert)
 
