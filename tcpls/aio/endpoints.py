@@ -211,7 +211,7 @@ async def candidates(
     Raises `ConfigurationError` and `ConnectError`.
     """
     wanted = [parse_local(text) for text in locals_]
-    ordered = interleave(remotes or await resolve(host, port, timeout=timeout), first)
+    ordered = interleave(remotes or await resolve(host, port, timeout=timeout), first)[:MAX_CANDIDATES]
     present: frozenset[LocalAddress] = frozenset()
     if any(isinstance(one, str) for one in wanted):
         try:

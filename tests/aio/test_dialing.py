@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable
 from ipaddress import ip_address
 from itertools import pairwise
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tcpls
 from tcpls.aio.dialing import Connected, Race, open_tcp
-from tcpls.aio.endpoints import Candidate, Endpoint, resolve
+from tcpls.aio.endpoints import MAX_CANDIDATES, Candidate, Endpoint, candidates, pair, resolve
 from tests.aio.ends import Ends, run
 from tests.aio.holes import hole
 
@@ -204,6 +207,73 @@ def test_one_error_tells_of_every_address() -> None:
             "192.0.2.2 port 443 from 198.51.100.7: Network is unreachable; "
             "192.0.2.3 port 443: no answer in 0.2 s"
         )
+
+    run(test())
+
+
+def test_a_name_with_very_many_addresses_is_tried_at_some() -> None:
+    """Pairing is quadratic, and who answers for the name decides how many there are."""
+
+    async def test() -> None:
+        remotes = [Endpoint(ip_address(0x0A000000 + n), 443) for n in range(50_000)]
+        begun = time.process_time()
+        found = await candidates("many", 443, remotes=remotes, locals_=("192.0.2.1", "192.0.2.2"), timeout=30.0)
+        assert found == pair(remotes[:MAX_CANDIDATES], [ip_address("192.0.2.1"), ip_address("192.0.2.2")])[:24]
+        assert time.process_time() - begun < 5.0
+
+    run(test())
+
+
+moments = st.lists(st.sampled_from(["succeed", "fail", "hang"]), min_size=1, max_size=3)
+
+
+@settings(max_examples=60)
+@given(moments, st.permutations([A, B, C]), st.integers(0, 3), st.sampled_from(["take", "leave", "cancel"]))
+def test_whatever_happens_each_connection_is_given_out_or_closed(
+    outcomes: list[str], order: list[Candidate], before: int, then: str
+) -> None:
+    """Attempts end in any order, some before the user takes what there is, leaves, or is cancelled, and some after."""
+
+    async def test() -> None:
+        attempts = Attempts()
+        tried = [A, B, C][: len(outcomes)]
+        what = dict(zip(tried, outcomes, strict=True))
+        given_out: list[socket.socket] = []
+        stop = asyncio.Event()
+
+        async def use() -> None:
+            async with Race(tried, connect=attempts.connect, delay=0.0, timeout=0.05, late_timeout=0.02) as race:
+                given_out.append((await race.first()).sock)
+                if then == "take":
+                    async for connected in race:
+                        given_out.append(connected.sock)
+                await stop.wait()
+
+        tasks = asyncio.all_tasks()
+        user = asyncio.create_task(use())
+
+        def end(some: list[Candidate]) -> None:
+            for one in some:
+                if one in attempts.ends and not attempts.ends[one].done():
+                    if what[one] == "succeed":
+                        attempts.succeed(one)
+                    elif what[one] == "fail":
+                        attempts.fail(one, OSError(111, ""))
+
+        await attempts.begun(tried[-1]) if len(tried) == 1 else await asyncio.sleep(0.005)
+        end([one for one in order[:before] if one in what])
+        await asyncio.sleep(0)
+        if then == "cancel":
+            user.cancel()
+        end([one for one in order[before:] if one in what])
+        stop.set()
+        (outcome,) = await asyncio.gather(user, return_exceptions=True)
+        assert outcome is None or isinstance(outcome, asyncio.CancelledError | tcpls.ConnectError)
+        assert set(given_out) == {sock for sock in attempts.made if sock.fileno() >= 0}
+        assert len(set(given_out)) == len(given_out)
+        assert asyncio.all_tasks() == tasks
+        for sock in given_out:
+            sock.close()
 
     run(test())
 

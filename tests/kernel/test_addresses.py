@@ -159,8 +159,16 @@ def test_an_address_counts_when_nobody_else_has_it(space: Namespace) -> None:
 
     async def test(watcher: AddressWatcher, log: Log) -> None:
         await ip(space, "addr", "add", "2001:db8::1/64", "dev", "left")
-        assert "tentative" in await ip(space, "addr", "show", "dev", "left", "to", "2001:db8::1")
-        assert "2001:db8::1" not in texts(watcher.current()) and not log.find(AddressAdded, "2001:db8::1")
+        for number in range(20):
+            # An address is tentative in the beginning only: what was so after a look was so at the look.
+            address = f"2001:db8::1:{number}"
+            await ip(space, "addr", "add", f"{address}/64", "dev", "left")
+            known = texts(watcher.current())
+            if "tentative" in await ip(space, "addr", "show", "dev", "left", "to", address):
+                assert address not in known
+                break
+        else:
+            pytest.fail("detection was always over before it could be looked at")
         await ip(space, "addr", "add", "2001:db8::2/64", "dev", "left", "nodad")
         await log.told(AddressAdded, "2001:db8::2")
         await log.told(AddressAdded, "2001:db8::1")
