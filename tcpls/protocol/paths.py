@@ -204,7 +204,8 @@ class Paths:
         most = self._local.max_connections if peer is None else min(self._local.max_connections, peer.max_connections)
         if self._role is Role.CLIENT or most < 2:
             return
-        wanted = min(self._config.spare_tokens, max(1, most - len(self.live)))
+        # `accepts` bounds how many connections there are. One that fails while it joins takes its token with it.
+        wanted = self._config.spare_tokens
         if peer is None:
             wanted = min(wanted, LONGEST_DRAFT_SEQUENCE - self.highest)
         if wanted > len(self.tokens):

@@ -29,7 +29,19 @@ from tcpls.protocol.actions import (
 )
 from tcpls.protocol.base import Role, SessionConfig
 from tcpls.protocol.connections import PathFacts
-from tcpls.protocol.events import Event, OptionStatus, SessionEnded, Stage, StreamOpened, StreamReadable
+from tcpls.protocol.events import (
+    ConnectionClosed,
+    ConnectionJoined,
+    ConnectionLost,
+    ConnectionRecovered,
+    ConnectionSuspected,
+    Event,
+    OptionStatus,
+    SessionEnded,
+    Stage,
+    StreamOpened,
+    StreamReadable,
+)
 from tcpls.protocol.parameters import ABSENT, Parameters
 from tcpls.protocol.session import Session
 from tcpls.tls.record import HEADER_SIZE, RECORD_ROOM, RecordOpener, RecordSealer
@@ -484,6 +496,9 @@ class Host:
 
     # The application.
 
+    def open_known(self, stream_id: int) -> None:
+        self.got[stream_id] = Got()
+
     def open(self, data: bytes | None = None, *, finish: bool = True) -> int:
         stream_id = self.core.open_stream()
         assert stream_id is not None
@@ -711,6 +726,14 @@ class Host:
         assert end.opener is not None
         end.opener.feed(bytes(end.waiting))
         end.waiting.clear()
+
+
+AboutConnection = ConnectionJoined | ConnectionLost | ConnectionClosed | ConnectionSuspected | ConnectionRecovered
+
+
+def ids(host: Host, kind: type[AboutConnection]) -> list[int]:
+    """The connections that the host was told this of, in their order."""
+    return [event.connection_id for event in host.events if isinstance(event, kind)]
 
 
 def network(
