@@ -401,15 +401,16 @@ class Connection(Channel):
         if highest >= self.sent:
             raise PeerError(Reason.BAD_ACK, f"record {highest} of {self.sent}")
         self.data_acknowledged = max(self.data_acknowledged, highest + 1)
-        size = 0
+        size = carried = 0
         ended: list[int] = []
         records = self.unacknowledged
         while records and records[0][0] <= highest:
             _, stream, start, end, fin = records.popleft()
-            self.in_flight -= end - start
+            carried += end - start
             size += stream.acknowledge(start, end, fin)
             if stream.fin_sent and stream.finished:
                 ended.append(stream.stream_id)
+        self.in_flight -= carried
         while self.unacknowledged_frames and self.unacknowledged_frames[0][0] <= highest:
             self.unacknowledged_frames.popleft()
         answered: list[tuple[int, float]] = []

@@ -210,8 +210,10 @@ class SendStream:
         ahead = self._acknowledged_ahead
         if start > self.acknowledged:
             return ahead.add(start, end)
-        newly = max(0, end - self.acknowledged)
-        self.acknowledged += newly
+        newly = end - self.acknowledged
+        if newly <= 0:
+            return 0
+        self.acknowledged = end
         while ahead and ahead.first[0] <= self.acknowledged:
             begin, finish = ahead.first
             newly -= min(finish, self.acknowledged) - begin
