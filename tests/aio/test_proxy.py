@@ -30,6 +30,11 @@ from tests.aio.ends import Ends, Relay, run
 PIECE = bytes(range(256)) * 256
 WINDOW = 1 << 18
 
+ONE_CONNECTION: dict[str, Any] = (
+    {"failover": False, "max_connections": 1} if hasattr(tcpls.ClientConfig, "failover") else {}
+)
+"""Sessions that end with their connection."""
+
 Program = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -82,8 +87,10 @@ async def proxied(
     connections: int = 256,
     through: Callable[[int], Awaitable[int]] | None = None,
     timeout: float = 20.0,
+    more: dict[str, Any] | None = None,
 ) -> AsyncIterator[Proxy]:
-    """`through`: gives the port at which the gateway is reached, by its own."""
+    """`through`: gives the port at which the gateway is reached, by its own. `more` is for both configurations."""
+    both = {**settings(connections), **(more or {})}
     arrived: asyncio.Queue[Program] = asyncio.Queue()
 
     async def target(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,11 +99,11 @@ async def proxied(
     listening = await asyncio.start_server(target, "127.0.0.1", 0, backlog=300, limit=1 << 16)
     target_port = listening.sockets[0].getsockname()[1]
     served = Gateway(EgressRules((f"127.0.0.1:{target_port}", *rules)), limits, anonymous=True)
-    async with listening, ends.serve(served, **settings(connections)) as server:
+    async with listening, ends.serve(served, **both) as server:
         port = server.port if through is None else await through(server.port)
 
         async def dial() -> tcpls.Session:
-            return await ends.connect(port, **settings(connections))
+            return await ends.connect(port, **both)
 
         tunnel = Tunnel(dial, timeout=timeout)
         front = Front(tunnel, connections=connections)
@@ -520,7 +527,7 @@ def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(
                 relays.append(await stack.enter_async_context(Relay(port)))
                 return relays[0].port
 
-            async with proxied(ends, through=through) as proxy:
+            async with proxied(ends, through=through, more=ONE_CONNECTION) as proxy:
                 program, target = await proxy.both()
                 program[1].write(b"x")
                 await target[0].readexactly(1)
