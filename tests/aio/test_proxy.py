@@ -546,6 +546,47 @@ def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(
     run(test())
 
 
+@pytest.mark.skipif(not ONE_CONNECTION, reason="needs sessions that outlive their connection")
+def test_a_connection_survives_the_loss_of_its_path(ends: Ends) -> None:
+    """The program and the target notice nothing: every byte comes once, in order."""
+
+    async def send(writer: asyncio.StreamWriter, count: int) -> None:
+        for number in range(count):
+            writer.write(number.to_bytes(4, "big") * 16384)
+            await writer.drain()
+        writer.write_eof()
+
+    async def receive(reader: asyncio.StreamReader, cut: Callable[[], None], count: int) -> None:
+        for number in range(count):
+            assert await reader.readexactly(65536) == number.to_bytes(4, "big") * 16384
+            if number in (20, 120):
+                cut()
+        assert await reader.read() == b""
+
+    async def test() -> None:
+        relays: list[Relay] = []
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def through(port: int) -> int:
+                relays.append(await stack.enter_async_context(Relay(port)))
+                return relays[0].port
+
+            async with proxied(ends, through=through) as proxy:
+                program, target = await proxy.both()
+                session = proxy.tunnel._link and proxy.tunnel._link.session
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(send(target[1], 200))
+                    tasks.create_task(receive(program[0], relays[0].reset, 200))
+                    tasks.create_task(send(program[1], 200))
+                    tasks.create_task(receive(target[0], lambda: None, 200))
+                assert session is not None and not session.ended
+                # Two ends of the first connection, and of each that took its place.
+                assert len(relays[0].writers) >= 6
+                close(program, target)
+
+    run(test())
+
+
 def test_a_gateway_that_is_away_is_waited_for_and_said_to_be_away(ends: Ends) -> None:
     async def test() -> None:
         attempts: list[float] = []
