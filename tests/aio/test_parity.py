@@ -160,13 +160,17 @@ def test_a_peer_that_ends_the_session_ends_its_streams(ends: Ends) -> None:
             assert await there.lost is None
             assert there.seen == ["made", "data", "eof", ("lost", None)]
 
-            there.keep_open = True
-            async with ends.connect(port_of(server)) as session:
-                await (await session.open_stream()).write(b"all")
-            there = await accepted.made.get()
-            there.keep_open = True
-            assert await there.lost is None
-            assert there.seen == ["made", "data", "eof", ("lost", None)]
+            # Also of those that would keep the connection open, whether they have ended their direction or not.
+            for ended in (False, True):
+                async with ends.connect(port_of(server)) as session:
+                    await (await session.open_stream()).write(b"all")
+                    there = await accepted.made.get()
+                    there.keep_open = True
+                    await there.receive(3)
+                    if ended:
+                        there.transport.write_eof()
+                assert await there.lost is None
+                assert there.seen == ["made", "data", "eof", ("lost", None)]
 
     run(test())
 
@@ -189,6 +193,70 @@ def test_a_peer_that_stops_reading_is_found_out_by_writing(ends: Ends) -> None:
             assert isinstance(error, ConnectionError)
             assert (error.code, error.stopped) == (7, True)
             await session.close()
+
+    run(test())
+
+
+def test_a_peer_that_closes_before_it_has_everything_is_told_to_who_wrote_it(ends: Ends) -> None:
+    async def test() -> None:
+        accepted = Accepting()
+        async with await tcpls.create_server(accepted, "127.0.0.1", 0, config=server_config(ends)) as server:
+            session = await ends.connect(port_of(server))
+            stream = await session.open_stream()
+            await stream.write(b"x")
+            there = await accepted.made.get()
+            there.keep_open = True
+            await there.receive(1)
+            # More than goes on its way, and less than the buffer that would make the protocol pause.
+            there.transport.set_write_buffer_limits(high=1 << 30)
+            there.transport.write(bytes(64 << 20))
+            closing = asyncio.create_task(session.close())
+            error = await there.lost
+            assert isinstance(error, ConnectionResetError)
+            assert "pause" not in there.seen
+            await asyncio.gather(closing, return_exceptions=True)
+
+    run(test())
+
+
+def test_an_ordinary_client_that_stays_behind_the_end_is_left(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's protocol has closed: the session does not wait for whatever the client does."""
+    monkeypatch.setattr("tcpls.aio.transport.LINGER", 0.1)
+
+    class Closing(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.close()
+
+    async def test() -> None:
+        accepted = Accepting(Closing)
+        config = server_config(ends, max_sessions=1)
+        context = ssl.create_default_context(cafile=str(ends.ca))
+        async with await tcpls.create_server(accepted, "127.0.0.1", 0, config=config) as server:
+            plain = await asyncio.open_connection("127.0.0.1", port_of(server))
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    plain[1].write(outgoing.read())
+                    incoming.write(await plain[0].read(1 << 16))
+            tls.write(b"x")
+            plain[1].write(outgoing.read())
+            there = await accepted.made.get()
+            # Nothing is closed here, and the one session that there may be is free again.
+            assert await there.lost is None
+            assert there.seen == ["made", "data", ("lost", None)]
+            session = there.transport.get_extra_info("tcpls_session")
+            await session.wait_ended()
+            _, client = await tcpls.create_connection(
+                Recorder, "127.0.0.1", port_of(server), config=client_config(ends)
+            )
+            client.transport.close()
+            await client.lost
+            plain[1].close()
 
     run(test())
 

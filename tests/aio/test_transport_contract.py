@@ -5,6 +5,7 @@ What the protocols saw over TCP is what they must see over a stream: each test c
 
 from __future__ import annotations
 
+import array
 import asyncio
 import tempfile
 from abc import ABC, abstractmethod
@@ -320,6 +321,19 @@ async def a_reader_that_pauses_stops_its_writer(net: Net) -> object:
     return facts, client.seen, server.seen
 
 
+async def a_close_waits_for_its_reader(net: Net) -> object:
+    client, server = await net.pair()
+    client.transport.pause_reading()
+    server.transport.write(LARGE)
+    server.transport.close()
+    await _turns()
+    early = server.lost.done()
+    client.transport.resume_reading()
+    await asyncio.gather(client.lost, server.lost)
+    assert bytes(client.data) == LARGE
+    return early, client.seen, server.seen
+
+
 async def nothing_comes_while_reading_is_paused(net: Net) -> object:
     class Pausing(Recorder):
         def data_received(self, data: bytes) -> None:
@@ -375,6 +389,7 @@ async def what_may_be_written(net: Net) -> object:
     transport.write(changing)
     changing[:] = b"-" * len(changing)
     transport.write(memoryview(b" a view"))
+    transport.write(memoryview(array.array("H", (0x2020,) * 8)))
     transport.write(b"")
     transport.writelines([b" and", b" some", b" lines"])
     for wrong in ("text", None, 5):
@@ -591,6 +606,7 @@ SCENARIOS: list[Scenario] = [
     what_was_written_before_a_close_arrives,
     what_was_written_before_an_end_arrives,
     a_reader_that_pauses_stops_its_writer,
+    a_close_waits_for_its_reader,
     nothing_comes_while_reading_is_paused,
     limits_of_the_write_buffer,
     what_may_be_written,
