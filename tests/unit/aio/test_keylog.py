@@ -43,6 +43,23 @@ def test_only_its_owner_reads_it(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "LABEL 72 73\nLABEL 72 74\n"
 
 
+def test_it_says_when_others_may_read_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The file may be there already, of another program: it is used, because the user has asked for it."""
+    path = tmp_path / "log"
+    FileKeyLog(path)
+    assert not caplog.text
+    path.chmod(0o644)
+    FileKeyLog(path).secret("LABEL", b"r", b"s")
+    assert "log: others may read it, and with it what is sent" in caplog.text
+    assert path.read_text() == "LABEL 72 73\n"
+    if os.geteuid() == 0:
+        path.chmod(0o600)
+        os.chown(path, 1234, -1)
+        caplog.clear()
+        FileKeyLog(path)
+        assert "others may read it" in caplog.text
+
+
 def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         FileKeyLog(tmp_path)
