@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tcpls.errors import ConfigurationError
 
-
 logger = logging.getLogger("tcpls")
 
 

@@ -26,7 +26,7 @@ from tcpls.tls.x509.algorithms import RSA_KINDS, SIGNATURE_ALGORITHMS
 from tcpls.tls.x509.certificate import Certificate
 from tcpls.tls.x509.der import DerError
 from tcpls.tls.x509.extensions import CLIENT_AUTH, SERVER_AUTH
-from tcpls.tls.x509.path import check_name, validate_path
+from tcpls.tls.x509.path import broken_signature, check_name, validate_path
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PEM_END = b"-----END CERTIFICATE-----"
@@ -147,7 +147,10 @@ class TrustStore:
         try:
             verifier.verify(leaf, others)
         except verification.VerificationError as error:
-            raise _refusal(str(error), name) from None
+            refusal = _refusal(str(error), name)
+            if refusal.reason is Reason.UNTRUSTED_CERTIFICATE:
+                refusal = broken_signature(_each_parsed(each.public_bytes(Encoding.DER) for each in chain)) or refusal
+            raise refusal from None
 
     def _verifier(self, name: str | None, time: datetime) -> verification.ClientVerifier | verification.ServerVerifier:
         if name is None:

@@ -110,3 +110,15 @@ SIGNATURE_ALGORITHMS = {
     KeyKind.ED25519.value: _algorithm((KeyKind.ED25519,), None, SignatureScheme.ED25519),
     KeyKind.ED448.value: _algorithm((KeyKind.ED448,), None, SignatureScheme.ED448),
 }
+
+BROKEN_ALGORITHMS = frozenset(
+    map(
+        bytes.fromhex,
+        (
+            "300d06092a864886f70d0101040500",
+            "300d06092a864886f70d0101050500",
+            "300906072a8648ce3d0401",
+        ),
+    )
+)
+"""RSA with MD5, RSA and ECDSA with SHA-1 (RFC 3279 2.2)."""

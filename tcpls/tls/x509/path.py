@@ -7,11 +7,12 @@ cost is bounded: certificates in a path, signatures checked, names compared.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tcpls.errors import CertificateError, Reason
+from tcpls.tls.x509.algorithms import BROKEN_ALGORITHMS
 from tcpls.tls.x509.certificate import EMPTY_NAME, Certificate
 from tcpls.tls.x509.extensions import (
     ANY_PURPOSE,
@@ -72,7 +73,15 @@ def validate_path(
     if leaf.extensions.may_sign is False:
         raise CertificateError(Reason.UNTRUSTED_CERTIFICATE, "the certificate's key may not sign")
     if not search.extend((leaf,)):
-        raise search.refusal()
+        raise broken_signature(chain) or search.refusal()
+
+
+def broken_signature(chain: Iterable[Certificate]) -> CertificateError | None:
+    """What to say of a chain that leads nowhere, if that may be for a hash that is broken."""
+    # RFC 8446 4.4.2.4: a bad_certificate for what would need MD5, and better also SHA-1, to be validated.
+    if any(each.algorithm in BROKEN_ALGORITHMS and each.issuer != each.subject for each in chain):
+        return CertificateError(Reason.BAD_CERTIFICATE, "a signature over MD5 or SHA-1")
+    return None
 
 
 @dataclass(slots=True)

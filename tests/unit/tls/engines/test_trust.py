@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tcpls.errors import Alert, CertificateError, ConfigurationError, Reason
+from tests import der_writer
 from tests.engine import LIBRARY
 from tests.unit.tls.pair import NAME, TIME, Pair, authority, issue, leaf, refused, trust, trust_in
 
@@ -47,6 +50,41 @@ def test_intermediates() -> None:
     validate([end, middle])
     validate([end, leaf("rsa"), middle])
     refuses([end], Reason.UNTRUSTED_CERTIFICATE, Alert.UNKNOWN_CA)
+
+
+def signed_with(algorithm: hashes.HashAlgorithm, kind: str, pair: Pair, issuer: Pair) -> bytes:
+    """The certificate with an RSA signature over another hash: the library makes no such ones any more."""
+    assert isinstance(issuer.key, rsa.RSAPrivateKey)
+    before, after = der_writer.oid("1.2.840.113549.1.1.11"), der_writer.oid(kind)
+    signed = pair.certificate.tbs_certificate_bytes
+    assert before in signed
+    signed = signed.replace(before, after)
+    signature = issuer.key.sign(signed, padding.PKCS1v15(), algorithm)
+    return der_writer.sequence(signed, der_writer.sequence(after, der_writer.tlv(5)), der_writer.bits(signature))
+
+
+@pytest.mark.clause("RFC 8446 4.4.2.4")
+@pytest.mark.parametrize(
+    ("algorithm", "kind"), [(hashes.MD5(), "1.2.840.113549.1.1.4"), (hashes.SHA1(), "1.2.840.113549.1.1.5")]
+)
+@pytest.mark.parametrize("end_kind", ["rsa", "ed25519"])
+def test_signatures_over_broken_hashes(algorithm: hashes.HashAlgorithm, kind: str, end_kind: str) -> None:
+    root = issue(ca=True, names=(), subject="root", kind="rsa")
+    middle = issue(root, ca=True, names=(), subject="middle", kind=end_kind)
+    end = issue(middle)
+    trusted = trust_in(root)
+    trusted.validate([end.der, middle.der], NAME, TIME)
+    broken = signed_with(algorithm, kind, middle, root)
+    with pytest.raises(CertificateError) as caught:
+        trusted.validate([end.der, broken], NAME, TIME)
+    refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
+    with pytest.raises(CertificateError) as caught:
+        trusted.validate([signed_with(algorithm, kind, issue(root), root)], NAME, TIME)
+    refused(caught.value, Reason.BAD_CERTIFICATE, Alert.BAD_CERTIFICATE)
+    # One that need not be validated is none of this end's concern.
+    trusted.validate([end.der, middle.der, broken], NAME, TIME)
+    of_itself = signed_with(algorithm, kind, root, root)
+    trusted.validate([end.der, middle.der, of_itself], NAME, TIME)
 
 
 @pytest.mark.parametrize("ca", [None, False])
