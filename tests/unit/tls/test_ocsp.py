@@ -162,7 +162,7 @@ def twin() -> Pair:
 
 
 @judging
-@pytest.mark.clause("RFC 6960 3.2", "RFC 6960 4.2.2.2")
+@pytest.mark.clause("RFC 6960 3.2", "RFC 6960 4.2.2.2", "RFC 8446 4.4.2.1")
 @pytest.mark.parametrize(
     ("made", "reason", "alert"),
     [
@@ -217,7 +217,7 @@ def test_the_issuer_comes_with_the_chain() -> None:
 # The form, under both engines
 
 
-@pytest.mark.clause("RFC 6066 8")
+@pytest.mark.clause("RFC 6066 8", "RFC 8446 4.4.2.1")
 @pytest.mark.parametrize(
     ("contents", "reason", "alert"),
     [
