@@ -25,6 +25,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _FORM = "tcpls replay store 1"
 
+_TROUBLE = (OSError, sqlite3.Error, UnicodeDecodeError)
+"""What a file, or what is in it, can make of a statement; the last when SQLite's own words are no text."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (name BLOB PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID;
@@ -60,7 +63,7 @@ class FileReplayStore:
         try:
             self._boot_id = boot_id or _BOOT_ID.read_text().strip()
             self._open(int(time.time() * 1000) if now is None else now)
-        except (OSError, sqlite3.Error) as error:
+        except _TROUBLE as error:
             raise ConfigurationError(f"replay store {self.path}: {error}") from None
 
     def _open(self, now: int) -> None:
@@ -135,7 +138,7 @@ class FileReplayStore:
                 raise OSError("it was moved away or replaced; early data is refused until the next start")
             with self._transaction():
                 return self._claim(name, expires, now)
-        except (OSError, sqlite3.Error) as error:
+        except _TROUBLE as error:
             logger.warning("replay store %s: %s", self.path, error)
             return False
 

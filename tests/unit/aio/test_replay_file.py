@@ -97,6 +97,14 @@ def test_a_damaged_store_refuses(path: Path, caplog: pytest.LogCaptureFixture) -
         store(path)
 
 
+def test_a_schema_that_is_no_text(path: Path) -> None:
+    """What SQLite says of it holds the bytes themselves."""
+    store(path).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE claims", b"CREATE TABL\xff claims"))
+    with pytest.raises(ConfigurationError, match="replay store"):
+        store(path)
+
+
 def test_files_that_are_not_taken(path: Path, tmp_path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE facts (name TEXT, value)")
