@@ -310,8 +310,9 @@ def checkout() -> Path:
     path = Path(os.environ.get(VARIABLE, ""))
     if not os.environ.get(VARIABLE) or not (path / "scripts").is_dir():
         pytest.skip(f"{VARIABLE} names no checkout of tlsfuzzer")
-    if importlib.util.find_spec("tlslite") is None:
-        pytest.skip("tlslite-ng is not installed: the extra tlsfuzzer has it")
+    for module, package in (("tlslite", "tlslite-ng"), ("kyber_py", "kyber-py")):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{package} is not installed: the extra tlsfuzzer has it")
     return path
 
 
