@@ -114,7 +114,9 @@ class Tunnel:
     async def _connect(self) -> Link:
         loop = asyncio.get_running_loop()
         if self._link is not None:
-            logger.warning("the session with the gateway has ended: %s", self._link.ended.result() or "closed")
+            # It has ended, but those who watch it hear of that only in the loop's next turns.
+            why = await asyncio.shield(self._link.ended)
+            logger.warning("the session with the gateway has ended: %s", why or "closed")
             with contextlib.suppress(TCPLSError):
                 await self._link.close()
             self._link = None

@@ -587,6 +587,18 @@ def test_a_connection_survives_the_loss_of_its_path(ends: Ends) -> None:
     run(test())
 
 
+def test_a_stream_that_is_wanted_the_moment_a_session_ends_gets_another(ends: Ends) -> None:
+    async def test() -> None:
+        async with proxied(ends) as proxy:
+            session = await proxy.tunnel.start()
+            await session.abort()
+            # Nobody who waits for the end has heard of it yet.
+            _, link = await proxy.tunnel.open(Target.of("127.0.0.1", proxy.target_port))
+            assert link.session is not session
+
+    run(test())
+
+
 def test_a_gateway_that_is_away_is_waited_for_and_said_to_be_away(ends: Ends) -> None:
     async def test() -> None:
         attempts: list[float] = []
