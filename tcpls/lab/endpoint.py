@@ -64,6 +64,8 @@ def main(source: TextIO = sys.stdin) -> int:
             # The kernel's (a user timeout) has a number, the clock's has none.
             ended = f"TimeoutError: {error}" if error.errno else f"stopped after {job.limit:g} s"
         except Exception as error:
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
             ended = f"{type(error).__name__}: {error}"
         say(ended=ended, seconds=time.monotonic() - begin, ticks=arrivals.ticks())
     # Until it is told to end: its namespace is still asked about what it has done.
