@@ -238,6 +238,26 @@ def test_many_small_records_on_unequal_paths_leave_no_more_gaps_than_a_receiver_
     close(net, sender)
 
 
+@both_directions
+def test_what_one_connection_alone_has_carried_goes_again_when_redundant_ends(sender: int) -> None:
+    net = start(2)
+    host = net.hosts[sender]
+    net.links[1].rate = 1e5
+    full, copied = content(300_000), content(100_000, 1)
+    full_id = host.open(full)
+    host.core.pin_stream(full_id, max(host.core.paths.live))
+    host.core.paths.use("redundant")
+    net.advance(0.01)
+    net.links[0].blackhole()
+    copied_id = host.open(copied)
+    net.advance(0.05)
+    # It is on its way on the connection that fails now, and the other has had no room for it.
+    net.links[0].reset()
+    host.core.paths.use("backup")
+    finish(net, sender, {full_id: full, copied_id: copied})
+    close(net, sender)
+
+
 # Pinned streams.
 
 
@@ -492,5 +512,20 @@ def test_a_program_keeps_its_order_over_connections_that_are_retired(sender: int
         host.core.control.request_option("no_delay", 1, None)
         net.advance(0.01)
     net.run(lambda: any(isinstance(each, ProgramFinished) for each in host.events), 60)
+    assert not host.failures + other.failures
+    close(net)
+
+
+@both_directions
+def test_offers_keep_their_order_over_connections(sender: int) -> None:
+    local = replace(KEPT, programs=ProgramSupport(PROGRAMS_PINNED, 1 << 20, "bpfel"))
+    net = start(2, local=local)
+    host, other = net.hosts[sender], net.hosts[1 - sender]
+    net.links[0].delay = 0.5
+    host.core.control.offer_program("vegas", content(40_000), "bpfel")
+    net.advance(0.01)
+    host.core.paths.retire(0)
+    host.core.control.offer_program("reno", content(40_000, 1), "bpfel")
+    net.run(lambda: len([each for each in host.events if isinstance(each, ProgramFinished)]) == 2, 60)
     assert not host.failures + other.failures
     close(net)

@@ -53,12 +53,13 @@ def test_a_connection_fails_with_the_close_on_it(when: float, name: str, sender:
 def test_a_close_does_not_overtake_what_is_on_its_way_elsewhere(sender: int) -> None:
     net = start(2)
     host, other = net.hosts[sender], net.hosts[1 - sender]
-    net.links[0].delay, net.links[0].rate = 0.4, 1e5
+    # The first one would be the first to have room for the close.
+    net.links[1].delay, net.links[1].rate = 0.4, 1e5
     first, second = sorted(host.core.paths.live)
     slow, fast = content(100_000), content(1000, 1)
     slow_id, fast_id = host.open(slow), host.open(fast)
-    host.core.pin_stream(slow_id, first)
-    host.core.pin_stream(fast_id, second)
+    host.core.pin_stream(slow_id, second)
+    host.core.pin_stream(fast_id, first)
     host.pump()
     host.core.close(0, "", net.now)
     net.run(lambda: host.core.ended and other.core.ended)
@@ -267,6 +268,21 @@ def test_a_connection_fails_while_the_socket_is_full(name: str, sender: int) -> 
     net.advance(0.5)
     assert any(each.blocked for each in net.hosts[sender].core.paths.live.values())
     BREAKS[name](net.links[0])
+    finish(net, sender, sent)
+    close(net)
+
+
+@both_directions
+def test_what_goes_again_does_not_wait_behind_streams_that_may_send_nothing_new(sender: int) -> None:
+    config = SessionConfig(unacknowledged_limit=100_000)
+    net = start(2, client=config, server=config)
+    net.links[0].blackhole()
+    sent = transfer(net, sender, 100_000)
+    net.advance(0.05)
+    assert net.hosts[sender].core._streams.unacknowledged == 100_000
+    sent |= {net.hosts[sender].open(content(50_000, 9)): content(50_000, 9)}
+    net.advance(0.05)
+    net.links[0].reset()
     finish(net, sender, sent)
     close(net)
 
