@@ -88,10 +88,13 @@ class Answer:
     """Extensions of the caller's own for EncryptedExtensions; each must have been offered by the client.
 
     `remembered` goes into the tickets of this connection, and comes back in `Established.remembered` of a resumption.
+    `hello_only`: the ServerHello is all that this handshake says, and what comes behind the ClientHello is the
+    caller's, who knows by other means what protects it (`ServerConnection.hand_over`).
     """
 
     extensions: tuple[tuple[int, bytes], ...] = ()
     remembered: bytes = field(default=b"", repr=False)
+    hello_only: bool = False
 
     def __post_init__(self) -> None:
         if len(self.remembered) > MAX_REMEMBERED:

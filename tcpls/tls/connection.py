@@ -12,7 +12,7 @@ from tcpls.tls.early_data import EarlyData
 from tcpls.tls.early_records import EarlyReader, EarlyWriter
 from tcpls.tls.ech.status import EchStatus
 from tcpls.tls.engine import CryptoEngine
-from tcpls.tls.flow import Answerable, Epoch, MessageToSend, Outcome, ReadSecret, WriteSecret
+from tcpls.tls.flow import Answerable, Epoch, HandedOver, MessageToSend, Outcome, ReadSecret, WriteSecret
 from tcpls.tls.handshake import ClientHandshake, Handshake, ServerHandshake
 from tcpls.tls.key_schedule import Exporter, ResumptionSecret, TrafficSecret
 from tcpls.tls.messages import NewSessionTicket
@@ -110,6 +110,8 @@ class TLSConnection:
         self._outcome: Outcome | None = None
         self._answerable: Outcome | None = None
         self._finished_with = False
+        self.handed_over = False
+        """Whether the handshake ended with a ServerHello alone (`Answer.hello_only`)."""
         self._peer_spoke = False
         """Whether a handshake message was sent or received, from when on change_cipher_spec may come."""
         self._opened_any = False
@@ -144,7 +146,7 @@ class TLSConnection:
         self._inbound += data
         try:
             # What comes behind the peer's Finished is for the layer above.
-            while self._outcome is None and (record := self._next_record()):
+            while self._outcome is None and not self.handed_over and (record := self._next_record()):
                 self._receive_record(*record)
         except AlertReceived:
             self._finished_with = True
@@ -334,6 +336,8 @@ class TLSConnection:
                 self._read_with(event)
             elif isinstance(event, Answerable):
                 self._answerable = event.outcome
+            elif isinstance(event, HandedOver):
+                self.handed_over = True
             else:
                 self._outcome = event
         if flight:
@@ -480,6 +484,13 @@ class ServerConnection(TLSConnection):
             raise ApiMisuse("there is no early data to answer, or not now")
         self._writing_given_away = True
         return self._established(self._answerable)
+
+    def hand_over(self) -> bytes:
+        """What came behind the ClientHello, when `handed_over`. Take `data_to_send` too."""
+        if not self.handed_over or self._finished_with:
+            raise ApiMisuse("this handshake is not to be handed over, or was")
+        self._finished_with = True
+        return bytes(self._inbound)
 
     def messages_to_send(self) -> bytes:
         """Handshake messages for whoever took over the writing: the tickets. Drains."""

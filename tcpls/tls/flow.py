@@ -131,7 +131,12 @@ class Answerable:
     outcome: Outcome
 
 
-FlowEvent = MessageToSend | WriteSecret | ReadSecret | Answerable | Outcome
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The handshake ends with what was sent, and without keys of its own: the connection is the caller's."""
+
+
+FlowEvent = MessageToSend | WriteSecret | ReadSecret | Answerable | HandedOver | Outcome
 
 
 class Flow:
@@ -199,6 +204,9 @@ class Flow:
 
     def may_answer(self, outcome: Outcome) -> None:
         self._events.append(Answerable(outcome))
+
+    def hand_over(self) -> None:
+        self._events.append(HandedOver())
 
     def complete(self, outcome: Outcome) -> None:
         self._events.append(outcome)

@@ -19,7 +19,7 @@ from tcpls.tls.extensions import (
     write_server_share,
     write_u16,
 )
-from tcpls.tls.flow import Epoch, Outcome, Peer, State
+from tcpls.tls.flow import Complete, Epoch, Outcome, Peer, State
 from tcpls.tls.identity_choice import choose_for_client
 from tcpls.tls.key_schedule import ApplicationSecrets, EarlySecrets, HandshakeSecrets, ResumptionSecret
 from tcpls.tls.messages import RANDOM_SIZE, EncryptedExtensions, Finished, ServerHello
@@ -56,8 +56,13 @@ class Reply:
 
     def send(self) -> State:
         flow = self.server.flow
+        answer = self.server.config.answer(self.offer.hello)
+        if answer.hello_only:
+            self._hello()
+            flow.hand_over()
+            return Complete()
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        choices = self._choose()
+        choices = self._choose(answer)
         secrets = self._hello()
         flow.send(choices.encrypted.write())
         if choices.request is not None:
@@ -78,11 +83,10 @@ class Reply:
         flow.may_answer(outcome)
         return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
 
-    def _choose(self) -> _Choices:
+    def _choose(self, answer: Answer) -> _Choices:
         server, flow, offer, psk = self.server, self.server.flow, self.offer, self.psk
         shown = None if psk is not None else choose_for_client(server.config, offer.server_name, offer.wanted)
         alpn = choose_alpn(server.config, offer)
-        answer = server.config.answer(offer.hello)
         tickets = self._ticket_count()
         # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
         request = None if shown is None else certificate_request(server.config, offer.client_types)
