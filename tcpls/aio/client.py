@@ -11,7 +11,9 @@ from tcpls.aio.config import ClientConfig
 from tcpls.aio.dialing import Race, open_tcp
 from tcpls.aio.early import FirstWords
 from tcpls.aio.endpoints import Candidate, candidates
-from tcpls.aio.establish import attach_kernel, make_session, prepare, refuse, shake_hands
+from tcpls.aio.establish import make_session, refuse, shake_hands
+from tcpls.aio.paths import ClientPaths
+from tcpls.aio.preparing import attach_kernel, prepare
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
 from tcpls.errors import EchRejected, HandshakeError
@@ -68,14 +70,16 @@ class connect:
     async def _attempt(self, config: ClientConfig, *, ech_retried: bool = False) -> Session:
         store = config.tickets
         setup = tls_setup.ClientSetup(config, self._host)
-        sock = await _connected(self._host, self._port, config)
+        found = await self._candidates(config)
+        sock = await _connected(found, config)
         try:
             attach_kernel(sock, config)
             scope = setup.ticket_scope(self._host, self._port)
             ticket = None if store is None else await store.take(scope)
             tls = setup.connection(ticket, early_data=self._early_data is not None)
             first = FirstWords.send(tls, ticket, setup.local, self._early_data or b"")
-            established = await shake_hands(sock, tls, config.handshake_timeout)
+            await shake_hands(sock, tls, config.handshake_timeout)
+            established = tls.established()
             try:
                 outcome = setup.outcome(established)
                 accepted = first.accepted(ticket, established, outcome)
@@ -96,6 +100,7 @@ class connect:
                 keeper,
                 ech_retried=ech_retried,
                 said_early=accepted,
+                paths=lambda joiner: ClientPaths(joiner, found, setup.join_hello, config),
             )
         except BaseException:
             sock.close()
@@ -108,17 +113,19 @@ class connect:
                 raise
         return session
 
+    async def _candidates(self, config: ClientConfig) -> list[Candidate]:
+        return await candidates(
+            self._host,
+            self._port,
+            remotes=config.remotes,
+            locals_=config.locals,
+            first=config.first_family,
+            timeout=config.connect_timeout,
+        )
 
-async def _connected(host: str, port: int, config: ClientConfig) -> socket.socket:
+
+async def _connected(found: list[Candidate], config: ClientConfig) -> socket.socket:
     """The first TCP connection of a race over the server's addresses and this end's. Raises `ConnectError`."""
-    found = await candidates(
-        host,
-        port,
-        remotes=config.remotes,
-        locals_=config.locals,
-        first=config.first_family,
-        timeout=config.connect_timeout,
-    )
 
     async def connect_to(candidate: Candidate) -> socket.socket:
         return await open_tcp(candidate, lambda sock: prepare(sock, config))

@@ -52,6 +52,10 @@ class CommonConfig:
     "psk_dhe_ke" (the default), and "psk_ke", without a key exchange and so without forward secrecy. `engine` is the
     cryptographic library, one of `tcpls.tls.engines.libraries.ENGINE_NAMES`. `record_size_limit` is what this end takes
     in a record (RFC 8449: content, type and padding; 64 to 16,385 bytes), `padding` what it adds to its own.
+    With `failover`, what the peer has not acknowledged is kept, and goes again over another connection when one fails;
+    both ends must want it. `max_connections` are those that a session may have at a time (1: no other ever joins),
+    `scheduler` is how they are used, one of `tcpls.protocol.schedulers.SCHEDULERS`. After `user_timeout` without
+    acknowledgment, TCP gives a connection up (RFC 5482); `SessionConfig.path_timeout` is what a session itself goes by.
     `certificate` and `private_key` are PEM files: this end's chain, leaf first, and its key. `credentials` are more of
     them: a server chooses by the name that it is asked for, a client by the authorities that the server lists, and both
     by what the other end can verify. `certificate_compressions` (RFC 8879) are "brotli", "zstd" and "zlib" in the order
@@ -76,6 +80,10 @@ class CommonConfig:
     stream_window: int = 4 << 20
     stream_limit: int = 256
     idle_timeout: float = 0.0
+    failover: bool = True
+    max_connections: int = 8
+    scheduler: str = "backup"
+    user_timeout: float = 60.0
     session: SessionConfig = field(default_factory=SessionConfig)
     programs: ProgramPolicy = field(default_factory=ProgramPolicy)
     helper: HelperClient | None = None

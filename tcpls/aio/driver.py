@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable, Coroutine
 
+from tcpls.aio.paths import PathKeeper
 from tcpls.aio.programs import ProgramHost
 from tcpls.aio.transport import RecordTransport
 from tcpls.errors import ApiMisuse, KernelUnavailable, ProgramRefused
 from tcpls.kernel import sockopts
 from tcpls.protocol.actions import (
+    AbortConnection,
     Action,
     ApplyOption,
     CloseConnection,
     DetachProgram,
     EndSending,
+    IssueTokens,
     JudgeProgram,
     LoadProgram,
+    ProbeConnection,
+    Reconnect,
 )
+from tcpls.protocol.connections import PathFacts
 from tcpls.protocol.control import PeerControl
 from tcpls.protocol.core import Core
 from tcpls.protocol.events import Event, OptionStatus, Stage
 from tcpls.protocol.session import Session as SessionCore
 
 logger = logging.getLogger("tcpls")
+
+
+LOOK = 0.01
+"""Seconds between two looks at what the kernel knows of a session's connections, when there are several."""
+
+
+def path_facts(sock: socket.socket) -> PathFacts:
+    info = sockopts.tcp_info(sock)
+    return PathFacts(
+        rtt=info.rtt / 1e6,
+        cwnd=info.snd_cwnd * info.snd_mss,
+        delivery_rate=info.delivery_rate,
+        unsent=info.notsent_bytes,
+        retransmits=info.total_retrans,
+    )
 
 
 class Driver:
@@ -43,12 +66,41 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self._again = False
+        self._looked_at = -LOOK
+        self._asked_of_all: dict[str, int | str] = {}
+        """The TCP options that the peer has had set on every connection."""
+        self.paths: PathKeeper | None = None
+        """Who dials, or gives tokens; None on ordinary TLS."""
         self.released = False
         """Whether `release` was called."""
 
     def add(self, transport: RecordTransport) -> None:
-        self.transports[transport.connection_id] = transport
+        transports = self.transports
+        for number in [number for number, each in transports.items() if each.closed.done()]:
+            del transports[number]
+        transports[transport.connection_id] = transport
+        transport.closed.add_done_callback(lambda _: self._gone(transport))
+        if len(transports) > 1:
+            for each in transports.values():
+                each.share()
+        if transport.connection_id:
+            self._spawn(self._equip(transport))
         transport.start()
+
+    async def _equip(self, transport: RecordTransport) -> None:
+        """A connection that came later gets what the peer has asked of all of them."""
+        for name, value in self._asked_of_all.items():
+            with contextlib.suppress(KernelUnavailable, ApiMisuse, OSError):
+                sockopts.apply(transport.socket, name, value)
+        try:
+            await self._programs.adopt(transport.socket)
+        except (ProgramRefused, KernelUnavailable, ApiMisuse, OSError) as error:
+            logger.warning("connection %d goes without the peer's program: %s", transport.connection_id, error)
+
+    def _gone(self, transport: RecordTransport) -> None:
+        # The last one is kept: it says what the session ran over.
+        if len(self.transports) > 1 and self.transports.get(transport.connection_id) is transport:
+            del self.transports[transport.connection_id]
 
     def transport(self, connection_id: int) -> RecordTransport:
         transport = self.transports.get(connection_id)
@@ -69,8 +121,14 @@ class Driver:
         try:
             while self._again:
                 self._again = False
-                for transport in self.transports.values():
+                transports = list(self.transports.values())
+                if len(transports) > 1:
+                    self._look(transports)
+                for transport in transports:
+                    blocked = transport.blocked
                     transport.flush()
+                    # What it did not take may be for another one, which was asked before.
+                    self._again |= transport.blocked is not blocked and len(transports) > 1
                 for action in core.actions():
                     self._run(action)
                     self._again = True
@@ -78,9 +136,19 @@ class Driver:
                     self._tell(event)
         finally:
             self._pumping = False
-        for transport in self.transports.values():
+        for transport in list(self.transports.values()):
             transport.update_reading()
         self._schedule()
+
+    def _look(self, transports: list[RecordTransport]) -> None:
+        """Has the core know what the kernel knows of each connection, from time to time."""
+        now = self._loop.time()
+        if now < self._looked_at + LOOK or not isinstance(self.core, SessionCore):
+            return
+        self._looked_at = now
+        for transport in transports:
+            if not transport.closed.done():
+                self.core.paths.facts(transport.connection_id, path_facts(transport.socket))
 
     # The timer.
 
@@ -110,6 +178,18 @@ class Driver:
                 transport = self.transports.get(connection_id)
                 if transport is not None:
                     transport.close()
+            case AbortConnection(connection_id, why):
+                transport = self.transports.get(connection_id)
+                if transport is not None:
+                    transport.reset(why)
+            case ProbeConnection(connection_id):
+                self._probe(connection_id)
+            case Reconnect():
+                if self.paths is not None:
+                    self.paths.reconnect()
+            case IssueTokens(count):
+                if self.paths is not None:
+                    self.paths.issue_tokens(count)
             case EndSending(connection_id):
                 self.transports[connection_id].end_sending()
             case ApplyOption():
@@ -120,6 +200,16 @@ class Driver:
                 self._spawn(self._load(action))
             case DetachProgram():
                 self._spawn(self._detach(action))
+
+    def _probe(self, connection_id: int) -> None:
+        """For how long the kernel has heard nothing of the peer's TCP."""
+        transport = self.transports.get(connection_id)
+        if transport is not None and not transport.closed.done() and isinstance(self.core, SessionCore):
+            info = sockopts.tcp_info(transport.socket)
+            silent = min(info.last_ack_recv, info.last_data_recv) / 1000
+            paths = self.core.paths
+            paths.facts(connection_id, path_facts(transport.socket))
+            paths.probed(connection_id, silent, self._loop.time())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
@@ -138,6 +228,8 @@ class Driver:
             for transport in self._meant(action.connection_id):
                 value = sockopts.apply(transport.socket, action.name, action.value)
                 status = OptionStatus.APPLIED
+            if action.connection_id is None and status is OptionStatus.APPLIED:
+                self._asked_of_all[action.name] = action.value
         except (KernelUnavailable, ApiMisuse):
             status, value = OptionStatus.UNSUPPORTED, None
         except OSError as error:
@@ -191,7 +283,9 @@ class Driver:
     async def release(self) -> None:
         """Closes what is open, ends every task, takes back every program. Nothing outlives it."""
         self.released = True
-        for transport in self.transports.values():
+        if self.paths is not None:
+            self.paths.stop()
+        for transport in list(self.transports.values()):
             transport.abort()
         self.pump()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 
 from tcpls.aio import ech
-from tcpls.aio.config import KTLS, CommonConfig, Negotiate
+from tcpls.aio.config import CommonConfig, Negotiate
 from tcpls.aio.early import EarlySource
 from tcpls.aio.info import Facts
+from tcpls.aio.paths import Joiner, PathKeeper
 from tcpls.aio.programs import ProgramHost
+from tcpls.aio.record_path import RecordPath
 from tcpls.aio.session import Session
 from tcpls.aio.tickets import TicketKeeper
-from tcpls.aio.transport import RecordTransport, SocketSink, UserSpaceSink
-from tcpls.errors import Alert, KernelUnavailable, NotNegotiated, SessionLost, TCPLSError
-from tcpls.kernel import ktls, sockopts
+from tcpls.aio.transport import RecordTransport
+from tcpls.errors import Alert, NotNegotiated, SessionLost, TCPLSError
 from tcpls.protocol.base import Role
 from tcpls.protocol.connections import FATAL
 from tcpls.protocol.core import Core
@@ -28,47 +30,12 @@ from tcpls.tls.record import ContentType, RecordOpener, RecordSealer
 
 logger = logging.getLogger("tcpls")
 
-USER_TIMEOUT = 60_000
-"""Milliseconds without acknowledgment after which a connection counts as dead (RFC 5482)."""
-
 RECEIVE_SIZE = 1 << 16
 
 
-def prepare(sock: socket.socket, config: CommonConfig) -> None:
-    """Options of every connection: no delay, dead peers noticed, the configured congestion control."""
-    sock.setblocking(False)
-    sockopts.apply(sock, "no_delay", 1)
-    sockopts.apply(sock, "user_timeout", USER_TIMEOUT)
-    sockopts.apply(sock, "keepalive_idle", 30)
-    sockopts.apply(sock, "keepalive_interval", 10)
-    if config.congestion:
-        try:
-            sockopts.set_congestion(sock, config.congestion)
-        except OSError as error:
-            raise KernelUnavailable(
-                f"congestion control {config.congestion}",
-                f"{error.strerror}; see net.ipv4.tcp_available_congestion_control",
-            ) from None
-
-
-def attach_kernel(sock: socket.socket, config: CommonConfig) -> None:
-    """Makes the kernel ready to protect the records of a connection that was just made.
-
-    Raises `KernelUnavailable` when that is required. Behind the handshake it could be too late: a peer that has said
-    everything may have ended its direction by then.
-    """
-    if config.ktls is KTLS.OFF or config.padding.data > 1:
-        return
-    try:
-        # Where the other end has gone already, the handshake says what that means.
-        ktls.attach_ulp(sock)
-    except KernelUnavailable:
-        if config.ktls is KTLS.REQUIRE:
-            raise
-
-
-async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -> Established:
-    """Runs the handshake over `sock`, to its end, or at a server until there is early data to answer.
+async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -> None:
+    """Runs the handshake over `sock`: to its end, or at a server until there is early data to answer, or until the
+    client wants to join a session.
 
     Raises what the TLS engine raises, after its alert was sent, `SessionLost` and TimeoutError.
     """
@@ -78,10 +45,10 @@ async def shake_hands(sock: socket.socket, tls: TLSConnection, timeout: float) -
             while True:
                 if data := tls.data_to_send():
                     await loop.sock_sendall(sock, data)
-                if tls.handshake_complete:
-                    return tls.established()
-                if isinstance(tls, ServerConnection) and tls.answerable:
-                    return tls.established_early()
+                if tls.handshake_complete or (
+                    isinstance(tls, ServerConnection) and (tls.answerable or tls.handed_over)
+                ):
+                    return
                 received = await loop.sock_recv(sock, RECEIVE_SIZE)
                 if received:
                     tls.receive_data(received)
@@ -131,12 +98,13 @@ def make_session(
     ech_retried: bool = False,
     said_early: bytes = b"",
     shaking: ServerConnection | None = None,
+    paths: Callable[[Joiner], PathKeeper],
 ) -> Session:
     """The session over a connection whose handshake is complete. Raises `NotNegotiated`, `KernelUnavailable`.
 
     `keeper` takes what a server sends for later sessions. `ech_retried`: the server's own configurations were used.
     `said_early` is what a client's first stream begins with, and the server has. `shaking`: the handshake is not
-    complete, and goes on while early data is answered.
+    complete, and goes on while early data is answered. `paths` makes who dials, or gives tokens.
     """
     if not outcome.tcpls and config.tcpls is Negotiate.REQUIRE:
         raise NotNegotiated(f"TCPLS is required: {outcome.why}")
@@ -155,7 +123,8 @@ def make_session(
     if said_early:
         # Ahead of what the server may have answered already.
         session.said_early(said_early)
-    transport = _transport(sock, core, config, established, session)
+    record_path = RecordPath.of(config, established)
+    transport = _transport(sock, record_path, established, session)
     if shaking is not None:
 
         def done(opener: RecordOpener) -> None:
@@ -164,6 +133,9 @@ def make_session(
 
         transport.source = EarlySource(shaking, core, done, asyncio.get_running_loop().time)
         session.await_confirmation(config.handshake_timeout)
+    if isinstance(core, SessionCore):
+        core.paths.use(config.scheduler)
+        session.use_paths(paths(Joiner(session, core.paths, record_path)))
     session.add_transport(transport)
     config.observer.event("tls:early_data", verdict=established.early_data.verdict, why=established.early_data.why)
     return session
@@ -196,41 +168,8 @@ def _core(role: Role, config: CommonConfig, established: Established, outcome: O
     )
 
 
-def _sink(sock: socket.socket, config: CommonConfig, established: Established) -> tuple[SocketSink, str]:
-    """Where records are protected, and why not in the kernel. Raises `KernelUnavailable`."""
-    keys = established.write_secret.keys(established.write_sequence)
-    why = "not asked for"
-    if config.ktls is not KTLS.OFF:
-        try:
-            if config.padding.data > 1:
-                raise KernelUnavailable("padding in kernel TLS", "records are padded: the kernel does not do that")
-            return ktls.KernelSink(sock, keys, established.max_sent), "on"
-        except KernelUnavailable as error:
-            if config.ktls is KTLS.REQUIRE:
-                raise
-            # The reason in short; `tcpls doctor` has it whole, with the cure.
-            why = error.hint.partition(":")[0]
-    aead = established.write_secret.engine.aead
-    sealer = UserSpaceSink(aead, keys, max_content=established.max_sent, padding=config.padding.data)
-    return sealer.attach(sock), f"off, {why}"
-
-
-def _transport(
-    sock: socket.socket, core: Core, config: CommonConfig, established: Established, session: Session
-) -> RecordTransport:
-    engine = established.read_secret.engine
-    keys = established.read_secret.keys(established.read_sequence)
-    source = RecordOpener(engine.aead, keys, engine.invalid_tag, max_content=established.max_received)
+def _transport(sock: socket.socket, path: RecordPath, established: Established, session: Session) -> RecordTransport:
+    source = path.opener(established.read_secret.keys(established.read_sequence))
     source.feed(established.unread)
-    sink, ktls_tx = _sink(sock, config, established)
-    return RecordTransport(
-        loop=asyncio.get_running_loop(),
-        sock=sock,
-        connection_id=0,
-        core=core,
-        source=source,
-        sink=sink,
-        wake=session.pump,
-        ktls_tx=ktls_tx,
-        patience=config.session.close_timeout,
-    )
+    sink, ktls_tx = path.sink(sock, established.write_secret.keys(established.write_sequence))
+    return session.make_transport(sock, 0, source, sink, ktls_tx, path.config.session.close_timeout)

@@ -9,6 +9,7 @@ from tcpls.aio.identity import describe_peer
 from tcpls.aio.psk import ExternalPsk
 from tcpls.aio.transport import RecordTransport
 from tcpls.kernel import sockopts
+from tcpls.protocol.connections import Connection
 from tcpls.protocol.options import BY_ID
 from tcpls.protocol.parameters import PROGRAMS_AUTHENTICATED, PROGRAMS_PINNED, PROGRAMS_SIGNED, Parameters
 from tcpls.tls.connection import Established
@@ -22,8 +23,8 @@ from tcpls.tls.record import MAX_CONTENT
 class ConnectionInfo:
     """One TCP connection. `congestion` is the algorithm as the kernel reports it for this very socket.
 
-    `ktls_tx` and `ktls_rx` are "on", or say why not. `rtt` is in seconds, `cwnd` in segments, `delivery_rate` in
-    bytes per second, as TCP_INFO has them.
+    `ktls_tx` and `ktls_rx` are "on", or say why not; `queued` are bytes that wait in the socket. `rtt` is in seconds,
+    `cwnd` in segments, `delivery_rate` in bytes per second, as TCP_INFO has them.
     """
 
     connection_id: int
@@ -37,6 +38,7 @@ class ConnectionInfo:
     retransmits: int
     delivery_rate: int
     bytes_received: int
+    queued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,45 @@ class SessionInfo:
             )
             rows.append(f"  kTLS sending: {connection.ktls_tx}; receiving: {connection.ktls_rx}")
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class PathInfo:
+    """One connection of a session. Times in seconds, sizes in bytes, rates in bytes a second.
+
+    `state` is "joining", "open", "suspect" or "retiring"; `in_flight` are bytes of streams in records that the peer has
+    not acknowledged, `queued` those of them that still wait in this end's socket.
+    """
+
+    connection_id: int
+    local: str
+    remote: str
+    state: str
+    standby: bool
+    rtt: float
+    cwnd: int
+    delivery_rate: int
+    in_flight: int
+    queued: int
+    retransmits: int
+    congestion: str
+
+    @classmethod
+    def of(cls, seen: ConnectionInfo, connection: Connection) -> PathInfo:
+        return cls(
+            connection_id=seen.connection_id,
+            local=seen.local,
+            remote=seen.remote,
+            state=connection.state.value,
+            standby=connection.standby or connection.peer_standby,
+            rtt=seen.rtt,
+            cwnd=seen.cwnd,
+            delivery_rate=seen.delivery_rate,
+            in_flight=connection.in_flight,
+            queued=seen.queued,
+            retransmits=seen.retransmits,
+            congestion=seen.congestion,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +259,7 @@ def connection_info(transport: RecordTransport) -> ConnectionInfo | None:
         retransmits=info.total_retrans,
         delivery_rate=info.delivery_rate,
         bytes_received=transport.bytes_received,
+        queued=info.notsent_bytes,
     )
 
 

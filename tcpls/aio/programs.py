@@ -23,6 +23,15 @@ class _Attached:
     attachment: Attachment
 
 
+@dataclass(slots=True)
+class _Program:
+    """One of the peer's. `everywhere`: on the connections that come later, too."""
+
+    digest: bytes
+    everywhere: bool
+    attached: list[_Attached]
+
+
 class ProgramHost:
     """What one session has attached for its peer. `helper` is shared by all sessions of the process.
 
@@ -37,7 +46,7 @@ class ProgramHost:
         self._engine = engine
         self._peer_authenticated = peer_authenticated
         self._helper = helper
-        self._attached: dict[int, list[_Attached]] = {}
+        self._programs: dict[int, _Program] = {}
 
     @property
     def accepts(self) -> bool:
@@ -60,7 +69,9 @@ class ProgramHost:
         helper = self._helper
         if helper is None or not sockets:
             raise ProgramRefused("there is no connection to attach it to", stage="policy")
-        attached = self._attached.setdefault(program_id, [])
+        program = _Program(offer.digest, not offer.connections, [])
+        self._programs[program_id] = program
+        attached = program.attached
         try:
             for sock in sockets:
                 # A duplicate: the number of a socket that is closed meanwhile might come to mean somebody else's.
@@ -83,13 +94,34 @@ class ProgramHost:
     async def detach(self, program_id: int) -> str:
         """Gives the sockets their former algorithm back and lets go of the program. Raises `ProgramRefused`."""
         name = ""
-        for one in self._attached.pop(program_id, []):
+        program = self._programs.pop(program_id, None)
+        for one in program.attached if program is not None else ():
             try:
                 if one.socket.fileno() >= 0:
                     name = await self._give_back(one.socket, one.attachment.former)
             finally:
                 one.attachment.close()
         return name
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """A connection has joined: what is attached for the whole session is attached to it, too.
+
+        Until then what the connections before it had is kept, even if all of them are gone. Raises `ProgramRefused`,
+        `KernelUnavailable`, OSError.
+        """
+        helper = self._helper
+        for program in list(self._programs.values()):
+            if helper is None or not program.everywhere or not program.attached:
+                continue
+            with sock.dup() as duplicate:
+                attachment = await _to_its_end(asyncio.to_thread(helper.attach, program.digest, duplicate.fileno()))
+            before, program.attached = program.attached, []
+            for one in before:
+                if one.socket.fileno() >= 0:
+                    program.attached.append(one)
+                else:
+                    one.attachment.close()
+            program.attached.append(_Attached(sock, attachment))
 
     async def _give_back(self, sock: socket.socket, former: str) -> str:
         if self._helper is None:
@@ -100,10 +132,10 @@ class ProgramHost:
 
     def close(self) -> None:
         """Lets go of everything: the kernel unregisters a program with the last socket that uses it."""
-        for attached in self._attached.values():
-            for one in attached:
+        for program in self._programs.values():
+            for one in program.attached:
                 one.attachment.close()
-        self._attached.clear()
+        self._programs.clear()
 
 
 async def _to_its_end(work: Coroutine[None, None, T]) -> T:

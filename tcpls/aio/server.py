@@ -11,8 +11,10 @@ from types import TracebackType
 
 from tcpls.aio import tls_setup
 from tcpls.aio.config import KTLS, ServerConfig
-from tcpls.aio.establish import attach_kernel, make_session, prepare, shake_hands
+from tcpls.aio.establish import make_session, shake_hands
 from tcpls.aio.info import address
+from tcpls.aio.paths import ServerPaths
+from tcpls.aio.preparing import attach_kernel, prepare
 from tcpls.aio.session import Session
 from tcpls.errors import (
     AlertReceived,
@@ -25,6 +27,7 @@ from tcpls.errors import (
 )
 from tcpls.kernel import ktls
 from tcpls.protocol.base import Role
+from tcpls.protocol.negotiation import read_join
 
 logger = logging.getLogger("tcpls")
 
@@ -83,6 +86,8 @@ class Server:
         """One client, from its first byte to its last. Whatever goes wrong with it stays with it."""
         try:
             session = await self._establish(sock)
+            if session is None:
+                return
         except (TCPLSError, OSError, TimeoutError) as error:
             sock.close()
             logger.warning("%s: no session: %s", peer, error)
@@ -100,14 +105,38 @@ class Server:
         except Exception:
             logger.exception("%s: the handler failed", peer)
 
-    async def _establish(self, sock: socket.socket) -> Session:
-        prepare(sock, self._config)
-        attach_kernel(sock, self._config)
-        tls = self._tls.connection()
-        established = await shake_hands(sock, tls, self._config.handshake_timeout)
-        outcome = self._tls.outcome(established)
+    async def _establish(self, sock: socket.socket) -> Session | None:
+        """None for a connection that joined a session, which it belongs to from then on."""
+        config, setup = self._config, self._tls
+        prepare(sock, config)
+        attach_kernel(sock, config)
+        tls = setup.connection()
+        await shake_hands(sock, tls, config.handshake_timeout)
+        if tls.handed_over:
+            await self._join(sock, *tls.hand_over())
+            return None
+        established = tls.established() if tls.handshake_complete else tls.established_early()
         shaking = None if tls.handshake_complete else tls
-        return make_session(sock, Role.SERVER, self._config, established, outcome, self._tls.local, shaking=shaking)
+        outcome = setup.outcome(established)
+        return make_session(
+            sock,
+            Role.SERVER,
+            config,
+            established,
+            outcome,
+            setup.local,
+            shaking=shaking,
+            paths=lambda joiner: ServerPaths(joiner, setup.tokens),
+        )
+
+    async def _join(self, sock: socket.socket, offered: dict[int, bytes], unread: bytes) -> None:
+        token = read_join(offered)
+        claim = None if token is None else self._tls.tokens.find(token)
+        # The session may have ended since its token was looked at.
+        if claim is None or not await claim.paths.take(
+            sock, claim.connection_id, unread, self._config.handshake_timeout
+        ):
+            sock.close()
 
     def stop_listening(self) -> None:
         """Takes no client any more, from the next turn of the loop on; the sessions go on."""

@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from tcpls.aio.driver import Driver
-from tcpls.aio.info import Facts, SessionInfo, connection_info
+from tcpls.aio.info import Facts, PathInfo, SessionInfo, connection_info
+from tcpls.aio.paths import ClientPaths, PathKeeper
 from tcpls.aio.programs import ProgramHost
 from tcpls.aio.stream import Stream
 from tcpls.aio.tickets import TicketKeeper
-from tcpls.aio.transport import RecordTransport
-from tcpls.errors import ApiMisuse, NotNegotiated, OptionRefused, ProgramRefused, SessionClosed, SessionLost
+from tcpls.aio.transport import RecordTransport, SocketSink, SocketSource
+from tcpls.errors import (
+    ApiMisuse,
+    ConnectError,
+    NotNegotiated,
+    OptionRefused,
+    ProgramRefused,
+    SessionClosed,
+    SessionLost,
+)
 from tcpls.kernel import sockopts
 from tcpls.kernel.program import ProgramFile
 from tcpls.protocol.core import Core
 from tcpls.protocol.events import (
+    ConnectionClosed,
+    ConnectionJoined,
+    ConnectionLost,
+    ConnectionRecovered,
+    ConnectionSuspected,
     Event,
     OptionAnswered,
     OptionStatus,
+    PathsChanged,
     Pong,
     ProgramFinished,
     ProgramProgress,
@@ -33,12 +48,22 @@ from tcpls.protocol.events import (
     StreamsAvailable,
     StreamWritable,
     TicketReceived,
+    TokenReceived,
 )
 from tcpls.protocol.session import Session as SessionCore
 from tcpls.tls.early_data import EarlyData
 
 ERROR_CLOSE_TIMEOUT = 2.0
 """Seconds that a close with an error code, which owes the peer no data, waits for the peer's answer."""
+
+JOIN_TIMEOUT = 10.0
+"""Seconds that a connection has to join."""
+EVENTS_KEPT = 1024
+"""Events that wait for whoever reads them."""
+
+PathEvent = (
+    ConnectionJoined | ConnectionLost | ConnectionClosed | ConnectionSuspected | ConnectionRecovered | PathsChanged
+)
 
 T = TypeVar("T")
 
@@ -66,6 +91,9 @@ class Session:
         self._pongs: dict[int, asyncio.Future[float]] = {}
         self._options: dict[int, asyncio.Future[OptionAnswered]] = {}
         self._shipments: dict[int, asyncio.Future[ProgramFinished]] = {}
+        self._token = asyncio.Event()
+        self._joining: dict[int, asyncio.Future[bool]] = {}
+        self._listeners: set[asyncio.Queue[PathEvent | None]] = set()
         self._ended: asyncio.Future[Exception | None] = self._loop.create_future()
         self._confirmed: asyncio.Future[None] = self._loop.create_future()
         self._confirmed.set_result(None)
@@ -76,6 +104,32 @@ class Session:
     def add_transport(self, transport: RecordTransport) -> None:
         """Called by whoever made the connection."""
         self._driver.add(transport)
+
+    def make_transport(
+        self,
+        sock: socket.socket,
+        connection_id: int,
+        source: SocketSource,
+        sink: SocketSink,
+        ktls_tx: str,
+        patience: float,
+    ) -> RecordTransport:
+        """For whoever makes a connection. `patience`: as `RecordTransport` has it."""
+        return RecordTransport(
+            loop=self._loop,
+            sock=sock,
+            connection_id=connection_id,
+            core=self._core,
+            source=source,
+            sink=sink,
+            wake=self.pump,
+            ktls_tx=ktls_tx,
+            patience=patience,
+        )
+
+    def use_paths(self, keeper: PathKeeper) -> None:
+        """Called by whoever made the session: who dials for it, or gives its tokens."""
+        self._driver.paths = keeper
 
     def pump(self) -> None:
         self._driver.pump()
@@ -212,6 +266,124 @@ class Session:
         stream = Stream(self._core, stream_id, self._driver.pump, self._loop, self)
         self._streams[stream_id] = stream
         return stream
+
+    # Connections.
+
+    @property
+    def paths(self) -> tuple[PathInfo, ...]:
+        """The session's connections now, as the session and the kernel see them."""
+        return tuple(filter(None, map(self._path, self._driver.open_transports())))
+
+    def _path(self, transport: RecordTransport) -> PathInfo | None:
+        seen = connection_info(transport)
+        if seen is None or not isinstance(self._core, SessionCore):
+            return None
+        connection = self._core.paths.live.get(transport.connection_id)
+        return None if connection is None else PathInfo.of(seen, connection)
+
+    async def add_path(
+        self, local: str | None = None, remote: str | None = None, *, standby: bool = False, timeout: float = 10.0
+    ) -> int:
+        """Joins another connection to the session, from `local` (an address of this machine) to `remote` (an address
+        of the server, with or without a port); None: as the first connection. Gives its id. For clients.
+
+        With `standby`, both ends use it once the others have failed. Raises `ConnectError`, `ConfigurationError`,
+        `NotNegotiated`, and `SessionLost` or `SessionClosed` when the session ends meanwhile.
+        """
+        self._negotiated()
+        keeper = self._driver.paths
+        if not isinstance(keeper, ClientPaths):
+            raise ApiMisuse("connections are made by the client")
+        candidate = keeper.candidate(local, remote)
+        connected = await keeper.dial(candidate, timeout)
+        try:
+            await self._await_token(timeout)
+        except BaseException:
+            connected.sock.close()
+            raise
+        connection_id = keeper.join(connected, standby=standby)
+        if not await self.wait_joined(connection_id, timeout):
+            raise ConnectError(f"{candidate}: the server did not let the connection join")
+        keeper.know(candidate)
+        return connection_id
+
+    async def _await_token(self, timeout: float) -> None:
+        """Raises `ConnectError` when the server gives none, and what ended the session."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._negotiated().paths.joinable:
+                    self._token.clear()
+                    await self._token.wait()
+        except TimeoutError:
+            raise ConnectError(f"the server has given no token for another connection in {timeout:g} s") from None
+
+    async def migrate(self, local: str | None = None, remote: str | None = None, *, timeout: float = 10.0) -> int:
+        """Moves the session to a new connection, as of `add_path`, and retires the others once it has joined."""
+        former = list(self._negotiated().paths.live)
+        connection_id = await self.add_path(local, remote, timeout=timeout)
+        for each in former:
+            self.retire_path(each)
+        return connection_id
+
+    def retire_path(self, connection_id: int) -> None:
+        """Puts nothing more on a connection, and closes it when all that it carried has arrived.
+
+        The last one stays until there is another one. Raises `ApiMisuse` for one that there is not.
+        """
+        core = self._negotiated()
+        if connection_id in core.paths.live:
+            core.paths.retire(connection_id)
+            self.pump()
+
+    def set_standby(self, connection_id: int, standby: bool) -> None:
+        """Whether both ends are to use a connection only when the others have failed. Raises `ApiMisuse`."""
+        self._negotiated().paths.set_standby(connection_id, standby)
+        self.pump()
+
+    @property
+    def scheduler(self) -> str:
+        """How the connections are used: one of "backup", "lowest-rtt", "round-robin", "weighted", "redundant"."""
+        return self._negotiated().paths.scheduler.name
+
+    @scheduler.setter
+    def scheduler(self, name: str) -> None:
+        self._negotiated().paths.use(name)
+        self.pump()
+
+    async def wait_joined(self, connection_id: int, timeout: float = JOIN_TIMEOUT) -> bool:
+        """Whether a connection that was made has become part of the session."""
+        waiter: asyncio.Future[bool] = self._joining.setdefault(connection_id, self._loop.create_future())
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(waiter)
+        except TimeoutError:
+            return False
+        finally:
+            self._joining.pop(connection_id, None)
+
+    # Events.
+
+    async def events(self) -> AsyncGenerator[PathEvent, None]:
+        """What becomes of the session's connections from now on, until the session ends.
+
+        Whoever does not read loses the oldest beyond `EVENTS_KEPT`.
+        """
+        queue: asyncio.Queue[PathEvent | None] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            while not self._ended.done() or not queue.empty():
+                event = await queue.get()
+                if event is None:
+                    return
+                yield event
+        finally:
+            self._listeners.discard(queue)
+
+    def _publish(self, event: PathEvent | None) -> None:
+        for queue in self._listeners:
+            if queue.qsize() >= EVENTS_KEPT:
+                queue.get_nowait()
+            queue.put_nowait(event)
 
     # What may be asked of the peer.
 
@@ -369,6 +541,18 @@ class Session:
             case TicketReceived(message):
                 if self._keeper is not None:
                     self._keeper.receive(message)
+            case TokenReceived():
+                self._token.set()
+            case ConnectionJoined(connection_id):
+                if (joining := self._joining.get(connection_id)) is not None and not joining.done():
+                    joining.set_result(True)
+                self._publish(event)
+            case ConnectionLost(connection_id) | ConnectionClosed(connection_id):
+                if (joining := self._joining.get(connection_id)) is not None and not joining.done():
+                    joining.set_result(False)
+                self._publish(event)
+            case ConnectionSuspected() | ConnectionRecovered() | PathsChanged():
+                self._publish(event)
             case ProgramProgress():
                 pass
             case SessionEnded(error):
@@ -387,6 +571,11 @@ class Session:
         for stream in list(self._streams.values()):
             stream.wake_reader()
             stream.wake_writer()
+        for joining in self._joining.values():
+            if not joining.done():
+                joining.set_result(False)
+        self._token.set()
+        self._publish(None)
         failure = error or SessionClosed()
         _refuse(self._pongs, failure)
         _refuse(self._options, failure)

@@ -18,6 +18,7 @@ from tcpls.aio.identity import (
     server_identities,
 )
 from tcpls.aio.tickets import TicketScope
+from tcpls.aio.tokens import TokenRegistry
 from tcpls.errors import ConfigurationError, HandshakeError, Reason
 from tcpls.kernel.program import ABI, Mode
 from tcpls.protocol import negotiation
@@ -128,6 +129,8 @@ def local_parameters(config: CommonConfig) -> Parameters:
         stream_window=config.stream_window,
         stream_limit=config.stream_limit,
         idle_timeout=int(config.idle_timeout * 1000),
+        failover=config.failover,
+        max_connections=config.max_connections,
         options=config.session.option_policy.announced,
         programs=programs,
     )
@@ -170,6 +173,13 @@ class ClientSetup:
             time=datetime.now(UTC),
             key_log=self._config.key_log,
         )
+
+    def join_hello(self, token: bytes) -> bytes:
+        """A ClientHello like that of `connection`, with fresh keys, that joins a session instead."""
+        extensions = negotiation.join_extensions(token)
+        # No key and no ticket: nothing is asked of this handshake but its looks.
+        config = replace(self._tls, extra_extensions=extensions, psks=(), ticket=None, early_data=False)
+        return ClientConnection(config, random=secrets.token_bytes, time=datetime.now(UTC)).data_to_send()
 
     def ticket_scope(self, host: str, port: int) -> TicketScope:
         """What the tickets of this configuration are good for. Whatever says whom to trust belongs into it."""
@@ -229,6 +239,7 @@ class ServerSetup:
     def __init__(self, config: ServerConfig) -> None:
         self.local = local_parameters(config)
         self._negotiates = config.tcpls is not Negotiate.OFF
+        self.tokens = TokenRegistry(libraries.library(config.engine).engine)
         self._key_log = config.key_log
         library = libraries.library(config.engine)
         identities = server_identities(config, library)
@@ -253,6 +264,11 @@ class ServerSetup:
         return ServerConnection(self._config, random=secrets.token_bytes, time=datetime.now(UTC), key_log=self._key_log)
 
     def _answer(self, hello: ClientHello) -> tls_config.Answer:
+        if self._negotiates and (token := negotiation.read_join(hello.extensions)) is not None:
+            # Draft 4.1.2: an invalid token is an illegal_parameter, whatever is wrong with it.
+            if self.tokens.find(token) is None:
+                raise HandshakeError(Reason.BAD_TOKEN)
+            return tls_config.Answer(hello_only=True)
         limit = hello.extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
         fits = limit is None or read_record_size_limit(limit) > negotiation.LEAST_CONTENT
         offered = dict(hello.extensions) if self._negotiates and fits else {}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
-from tcpls.errors import KernelUnavailable, PeerError, ProtocolViolation
+from tcpls.errors import AlertReceived, KernelUnavailable, PeerError, ProtocolViolation
 from tcpls.kernel import sockopts
 from tcpls.protocol.core import Core
 from tcpls.tls.record import RecordSealer, RecordSink, RecordSource
 
 FLUSHES_PER_WAKE = 8
 """Full send buffers handed to the kernel in one callback, for the same reason."""
+
+UNSENT_SHARED = 1 << 17
+"""Bytes that wait in a socket for the congestion window, where the session has other connections."""
 
 IDLE = 1.0
 """Seconds without a record after which a connection holds no more buffer than it needs to listen."""
@@ -106,6 +111,8 @@ class RecordTransport:
         self.ktls_tx = ktls_tx
         self.ktls_rx = "off, records are opened in user space"
         self.bytes_received = 0
+        self.shared = False
+        """Whether the session has other connections."""
         self._loop = loop
         self._core = core
         self._wake = wake
@@ -170,6 +177,10 @@ class RecordTransport:
         except PeerError as error:
             self._stop_receiving()
             self._core.fail(self.connection_id, error, now)
+        except AlertReceived as refused:
+            # Of a connection that wanted to join.
+            self._stop_receiving()
+            self._core.connection_ended(self.connection_id, str(refused), now)
 
     def _stop_receiving(self) -> None:
         self._receiving_over = True
@@ -193,7 +204,7 @@ class RecordTransport:
             for _ in range(FLUSHES_PER_WAKE):
                 before = sink.sequence
                 core.transmit(self.connection_id, sink, now)
-                if not sink.flush():
+                if not sink.flush() or (self.shared and self._is_full()):
                     break
                 if sink.sequence == before:
                     self._all_sent()
@@ -205,11 +216,29 @@ class RecordTransport:
             self._fail_sending(str(error))
             return
         self._writing = True
+        core.set_blocked(self.connection_id, True)
         self._loop.add_writer(self._descriptor, self._writable)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the kernel takes no more now."""
+        return self._writing
+
+    def _is_full(self) -> bool:
+        """Whether the kernel has as much as it should: what it cannot send soon is better kept for other paths."""
+        return sockopts.tcp_info(self.socket).notsent_bytes > UNSENT_SHARED
+
+    def share(self) -> None:
+        """There are other connections: no more than a little waits in this one's socket from now on."""
+        if not self.shared:
+            self.shared = True
+            with contextlib.suppress(OSError):
+                sockopts.apply(self.socket, "not_sent_lowat", UNSENT_SHARED)
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._descriptor)
         self._writing = False
+        self._core.set_blocked(self.connection_id, False)
         self.flush()
         self._wake()
 
@@ -293,6 +322,13 @@ class RecordTransport:
         self._core.connection_ended(self.connection_id, failed, now)
         self.abort(failed)
         self._wake()
+
+    def reset(self, error: str) -> None:
+        """Closes the socket now and has the kernel tell the peer by a reset, dropping what it still has."""
+        if not self.closed.done():
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.abort(error)
 
     def abort(self, error: str | None = None) -> None:
         """Closes the socket now. `error`: why it could not be used to its end."""

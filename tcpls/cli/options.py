@@ -20,7 +20,7 @@ from tcpls import (
     Padding,
     SessionConfig,
 )
-from tcpls.cli import programs, psk
+from tcpls.cli import multipath, programs, psk
 from tcpls.cli.exits import UsageError
 from tcpls.observe import NULL_KEY_LOG, KeyLog
 from tcpls.tls.engines.libraries import ENGINE_NAMES
@@ -53,7 +53,7 @@ def parse_endpoint(words: list[str]) -> tuple[str, int, list[str]]:
     return host, int(port), rest
 
 
-BARE = {"--ktls": "--ktls=tx"}
+BARE = {"--ktls": "--ktls=tx", "--multipath": "--multipath=weighted"}
 
 
 def parse(
@@ -68,6 +68,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """What both roles have."""
     _add_tls(parser)
     _add_transport(parser)
+    multipath.add(parser)
     programs.add(parser)
     process = parser.add_argument_group("process")
     process.add_argument("--user", metavar="NAME", help="become this user once everything that needs root is done")
@@ -177,5 +178,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "key_log": key_log(arguments.secrets_log),
         "padding": _padding(arguments.padding),
         "record_size_limit": arguments.record_size_limit,
-        "session": SessionConfig(option_policy=_option_policy(arguments.allow_option)),
+        "session": SessionConfig(
+            option_policy=_option_policy(arguments.allow_option), **multipath.session_settings(arguments)
+        ),
+        **multipath.settings(arguments),
     }

@@ -168,7 +168,8 @@ TCP_STATES = (
 class TCPInfo:
     """A connection as the kernel sees it. What an older kernel does not tell is 0.
 
-    Times are in microseconds; the congestion window, thresholds and packet counts in segments; rates in bytes a second.
+    Times are in microseconds, those since the last data and the last ACK in milliseconds; the congestion window,
+    thresholds and packet counts in segments; rates in bytes a second.
     """
 
     state: str = ""
@@ -179,6 +180,8 @@ class TCPInfo:
     unacked: int = 0
     lost: int = 0
     retrans: int = 0
+    last_data_recv: int = 0
+    last_ack_recv: int = 0
     pmtu: int = 0
     rtt: int = 0
     rttvar: int = 0
@@ -208,6 +211,8 @@ _LAYOUT = {
     "unacked": (24, "I"),
     "lost": (32, "I"),
     "retrans": (36, "I"),
+    "last_data_recv": (52, "I"),
+    "last_ack_recv": (56, "I"),
     "pmtu": (60, "I"),
     "rtt": (68, "I"),
     "rttvar": (72, "I"),

@@ -48,14 +48,14 @@ class PeerAnnouncements:
         self.stream_hint: dict[int, StreamChange] = {}
         """Per connection, the last Stream Change: a hint that nothing depends on."""
 
-    def new_token(self, frame: NewToken | JoinToken) -> None:
-        """Raises `PeerError`."""
+    def new_token(self, frame: NewToken | JoinToken) -> bool:
+        """Whether it is new. Raises `PeerError`."""
         # Draft 4.2.5: clients do not send it.
         if self._role is Role.SERVER:
             raise PeerError(Reason.WRONG_ROLE, "New Token")
         sequence = frame.sequence
         if self._taken.contains(sequence):
-            return
+            return False
         # The id 0 belongs to the first connection, and a token that changes would make two ends disagree.
         known = self.tokens.get(sequence)
         if not 0 < sequence < MAX_ID or (known is not None and known != frame.token):
@@ -65,6 +65,7 @@ class PeerAnnouncements:
             # Tokens expire without a word, the oldest first, and are replaced.
             del self.tokens[min(self.tokens)]
         self._connections.allow(sequence)
+        return known is None
 
     def take_token(self) -> tuple[int, bytes] | None:
         """The token with the highest sequence number, which is used up by this: the one that will expire last."""

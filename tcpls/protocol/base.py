@@ -110,6 +110,10 @@ class CoreBase(ABC):
     def settle(self) -> None:
         """See `Core`."""
 
+    @abstractmethod
+    def set_blocked(self, connection_id: int, blocked: bool) -> None:
+        """See `Core`."""
+
     def events(self) -> list[Event]:
         drained = self._events.copy()
         self._events.clear()

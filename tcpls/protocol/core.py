@@ -61,6 +61,9 @@ class Core(Protocol):
     def transmit(self, connection_id: int, sink: RecordSink, now: float) -> None:
         """Put records into `sink` while it has room and there is something to say."""
 
+    def set_blocked(self, connection_id: int, blocked: bool) -> None:
+        """Whether the kernel takes no more records of this connection now."""
+
     def next_timer(self) -> float | None:
         """When `timer_expired` wants to be called, or None."""
 

@@ -103,6 +103,11 @@ class TicketReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenReceived:
+    """The server lets another connection join. Told to clients only."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionJoined:
     """A connection belongs to the session now: each end has opened a record of the other's on it."""
 
@@ -161,6 +166,7 @@ Event = (
     | ProgramProgress
     | ProgramFinished
     | TicketReceived
+    | TokenReceived
     | ConnectionJoined
     | ConnectionLost
     | ConnectionClosed

@@ -115,6 +115,11 @@ class Paths:
         live = self.live.get(connection_id)
         return live or next((each for each in self.lost if each.connection_id == connection_id), None)
 
+    @property
+    def has_way(self) -> bool:
+        """Whether there is a connection that can be trusted."""
+        return any(each.state in (ConnectionState.OPEN, ConnectionState.RETIRING) for each in self.live.values())
+
     def find(self, connection_id: int) -> Connection:
         """Raises `ApiMisuse`."""
         connection = self.live.get(connection_id)

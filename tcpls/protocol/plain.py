@@ -71,6 +71,9 @@ class PlainSession(CoreBase):
 
     # Records in.
 
+    def set_blocked(self, connection_id: int, blocked: bool) -> None:
+        """There is one connection: nobody else takes what it does not."""
+
     def settle(self) -> None:
         if self._receiving.lent:
             self._receiving.settle()

@@ -27,7 +27,7 @@ from tcpls.protocol import frames
 from tcpls.protocol.base import CoreBase, Role, SessionConfig, ends_session
 from tcpls.protocol.connections import Connection, ConnectionState
 from tcpls.protocol.control import PeerControl
-from tcpls.protocol.events import PathsChanged, Pong, StreamReadable
+from tcpls.protocol.events import PathsChanged, Pong, StreamReadable, TokenReceived
 from tcpls.protocol.frames import (
     ALL_CONNECTIONS,
     ALL_FRAMES,
@@ -83,6 +83,10 @@ DRAFT_ACKS = Parameters(failover=True)
 _unpack_trailer = frames.STREAM_TRAILER.unpack_from
 _pack_trailer = frames.STREAM_TRAILER.pack
 _TRAILER_SIZE = frames.STREAM_TRAILER.size
+
+
+_FORGED = frozenset({Reason.BAD_RECORD_MAC, Reason.BAD_RECORD_HEADER, Reason.RECORD_OVERFLOW})
+"""What says that bytes are not the peer's, as far as anybody can tell."""
 
 
 class _State(enum.Enum):
@@ -412,6 +416,10 @@ class Session(CoreBase):
     def _on_stream_change(self, connection: Connection, frame: StreamChange, now: float) -> None:
         self.paths.announcements.stream_change(connection.connection_id, frame)
 
+    def _on_token(self, connection: Connection, frame: NewToken | JoinToken, now: float) -> None:
+        if self.paths.announcements.new_token(frame):
+            self._events.append(TokenReceived())
+
     def _on_address(self, connection: Connection, frame: NewAddress | RemoveAddress, now: float) -> None:
         known = self.paths.announcements
         if known.new_address(frame) if isinstance(frame, NewAddress) else known.remove_address(frame):
@@ -452,7 +460,7 @@ class Session(CoreBase):
             return
         if self._close.state is _State.CLOSED and self._close.error.code:
             self._end_by_close(self._close.error)
-        elif not self.paths.can_lose(connection, clean=error is None):
+        elif self.handshaking or not self.paths.can_lose(connection, clean=error is None):
             self._end_by_loss(error)
         elif self._close.by_peer and error is None and len(self._connections) == 1:
             # The peer has ended its connections, not a network.
@@ -473,12 +481,21 @@ class Session(CoreBase):
 
     def fail(self, connection_id: int, error: PeerError, now: float) -> None:
         connection = self._connections.get(connection_id)
-        forged = error.reason in (Reason.BAD_RECORD_MAC, Reason.BAD_RECORD_HEADER, Reason.RECORD_OVERFLOW)
-        if forged and connection is not None and not self._ended and self.paths.can_lose(connection):
-            # Whoever puts bytes into one TCP connection can end that one, as by a reset, and no more.
+        if connection is None or self._ended:
+            return
+        # Whoever puts bytes into one TCP connection can end that one, as by a reset, and no more.
+        forged = connection.state is ConnectionState.JOINING or error.reason in _FORGED
+        if forged and self._survives(connection):
             self.paths.give_up(connection, str(error), now)
-        elif connection is not None:
+        else:
             super().fail(connection_id, error, now)
+
+    def _survives(self, connection: Connection) -> bool:
+        """Whether the session outlives this connection: not while its first handshake goes on."""
+        return not self.handshaking and self.paths.can_lose(connection)
+
+    def set_blocked(self, connection_id: int, blocked: bool) -> None:
+        self.paths.set_blocked(connection_id, blocked)
 
     def _close_connections(self) -> None:
         for connection_id in self._connections:
@@ -769,8 +786,8 @@ _HANDLERS: dict[type[Frame], Callable[[Session, Connection, Any, float], None]] 
     Ping: Session._on_ping,
     Stream: Session._on_stream,
     Ack: Session._on_ack,
-    NewToken: lambda session, connection, frame, now: session.paths.announcements.new_token(frame),
-    JoinToken: lambda session, connection, frame, now: session.paths.announcements.new_token(frame),
+    NewToken: Session._on_token,
+    JoinToken: Session._on_token,
     ConnectionReset: lambda session, connection, frame, now: session.paths.receive_reset(frame, connection, now),
     NewAddress: Session._on_address,
     RemoveAddress: Session._on_address,

@@ -110,8 +110,7 @@ class TLSConnection:
         self._outcome: Outcome | None = None
         self._answerable: Outcome | None = None
         self._finished_with = False
-        self.handed_over = False
-        """Whether the handshake ended with a ServerHello alone (`Answer.hello_only`)."""
+        self._handed_over: HandedOver | None = None
         self._peer_spoke = False
         """Whether a handshake message was sent or received, from when on change_cipher_spec may come."""
         self._opened_any = False
@@ -146,7 +145,7 @@ class TLSConnection:
         self._inbound += data
         try:
             # What comes behind the peer's Finished is for the layer above.
-            while self._outcome is None and not self.handed_over and (record := self._next_record()):
+            while self._outcome is None and self._handed_over is None and (record := self._next_record()):
                 self._receive_record(*record)
         except AlertReceived:
             self._finished_with = True
@@ -337,7 +336,7 @@ class TLSConnection:
             elif isinstance(event, Answerable):
                 self._answerable = event.outcome
             elif isinstance(event, HandedOver):
-                self.handed_over = True
+                self._handed_over = event
             else:
                 self._outcome = event
         if flight:
@@ -485,12 +484,20 @@ class ServerConnection(TLSConnection):
         self._writing_given_away = True
         return self._established(self._answerable)
 
-    def hand_over(self) -> bytes:
-        """What came behind the ClientHello, when `handed_over`. Take `data_to_send` too."""
-        if not self.handed_over or self._finished_with:
+    @property
+    def handed_over(self) -> bool:
+        """Whether the handshake has ended with a ServerHello alone (`Answer.hello_only`)."""
+        return self._handed_over is not None
+
+    def hand_over(self) -> tuple[dict[int, bytes], bytes]:
+        """When `handed_over`: the ClientHello's extensions that TLS does not know, and what came behind it.
+
+        Take `data_to_send` too.
+        """
+        if self._handed_over is None or self._finished_with:
             raise ApiMisuse("this handshake is not to be handed over, or was")
         self._finished_with = True
-        return bytes(self._inbound)
+        return self._handed_over.extensions, bytes(self._inbound)
 
     def messages_to_send(self) -> bytes:
         """Handshake messages for whoever took over the writing: the tickets. Drains."""

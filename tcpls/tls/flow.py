@@ -133,7 +133,12 @@ class Answerable:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The handshake ends with what was sent, and without keys of its own: the connection is the caller's."""
+    """The handshake ends with what was sent, and without keys of its own: the connection is the caller's.
+
+    `extensions` are those of the ClientHello that TLS does not know.
+    """
+
+    extensions: dict[int, bytes]
 
 
 FlowEvent = MessageToSend | WriteSecret | ReadSecret | Answerable | HandedOver | Outcome
@@ -205,8 +210,8 @@ class Flow:
     def may_answer(self, outcome: Outcome) -> None:
         self._events.append(Answerable(outcome))
 
-    def hand_over(self) -> None:
-        self._events.append(HandedOver())
+    def hand_over(self, extensions: dict[int, bytes]) -> None:
+        self._events.append(HandedOver(extensions))
 
     def complete(self, outcome: Outcome) -> None:
         self._events.append(outcome)

@@ -59,7 +59,7 @@ class Reply:
         answer = self.server.config.answer(self.offer.hello)
         if answer.hello_only:
             self._hello()
-            flow.hand_over()
+            flow.hand_over(self._unknown_extensions())
             return Complete()
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
         choices = self._choose(answer)
@@ -97,10 +97,13 @@ class Reply:
             encrypted.extensions[ExtensionType.EARLY_DATA] = b""
         return _Choices(shown, request, alpn, encrypted, tickets, answer.remembered)
 
+    def _unknown_extensions(self) -> dict[int, bytes]:
+        """The client's extensions that TLS itself does not know."""
+        return {kind: contents for kind, contents in self.offer.hello.extensions.items() if kind not in PLACES}
+
     def _outcome(self, choices: _Choices, application: ApplicationSecrets) -> Outcome:
         """As far as it is known before the client has answered."""
         flow, peer, ticket = self.server.flow, self._known_client(), self._ticket
-        offered = self.offer.hello.extensions
         return Outcome(
             suite=self.suite,
             group=self.group,
@@ -109,7 +112,7 @@ class Reply:
             server_name=self.offer.server_name,
             peer_certificates=peer.certificates,
             peer_raw_key=peer.raw_key,
-            peer_extensions={kind: contents for kind, contents in offered.items() if kind not in PLACES},
+            peer_extensions=self._unknown_extensions(),
             read_secret=application.client,
             write_secret=application.server,
             exporter=application.exporter,

@@ -14,6 +14,8 @@ import tcpls
 
 SECONDS = 60.0
 """No test may take longer."""
+IMPATIENT = tcpls.SessionConfig(reconnect_timeout=1.0)
+"""An end that loses its peer does not wait for it much longer than it takes to come back from this machine."""
 
 Handler = Callable[[tcpls.Session], Awaitable[None]]
 
@@ -27,10 +29,12 @@ class Ends:
     key: Path
 
     def serve(self, handler: Handler, **settings: Any) -> tcpls.serve:
+        settings.setdefault("session", IMPATIENT)
         config = tcpls.ServerConfig(certificate=self.certificate, private_key=self.key, **settings)
         return tcpls.serve(handler, "127.0.0.1", 0, config=config)
 
     def connect(self, port: int, early_data: bytes | None = None, **settings: Any) -> tcpls.connect:
+        settings.setdefault("session", IMPATIENT)
         config = tcpls.ClientConfig(ca_file=self.ca, server_name="localhost", **settings)
         return tcpls.connect("127.0.0.1", port, config=config, early_data=early_data)
 
@@ -123,11 +127,19 @@ class Relay:
         for writer in self.writers:
             writer.close()
 
-    def reset(self) -> None:
-        """RST to both ends."""
-        for flow in self._flows:
+    async def refuse(self) -> None:
+        """Takes no connection any more."""
+        assert self._listener is not None
+        self._listener.close()
+
+    def reset(self, number: int | None = None) -> None:
+        """RST to both ends, of all connections or of the one with this number, in the order in which they came."""
+        which = slice(None) if number is None else slice(2 * number, 2 * number + 2)
+        for flow in self._flows[which]:
             flow.cancel()
-        for writer in self.writers:
+        for writer in self.writers[which]:
+            if writer.is_closing():
+                continue
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             writer.transport.abort()

@@ -98,7 +98,7 @@ def test_a_close_that_the_peer_cannot_confirm_is_a_loss(ends: Ends) -> None:
 
     async def test() -> None:
         async with ends.serve(_read_all) as server, Relay(server.port) as relay:
-            session = await ends.connect(relay.port)
+            session = await ends.connect(relay.port, failover=False)
             await session.ping()
             relay.open.clear()
             stream = await session.open_stream()
@@ -115,7 +115,7 @@ def test_a_close_that_the_peer_cannot_confirm_is_a_loss(ends: Ends) -> None:
 def test_a_session_that_was_lost_with_data_on_its_way_tells_so_at_the_close(ends: Ends) -> None:
     async def test() -> None:
         async with ends.serve(_read_all) as server, Relay(server.port) as relay:
-            session = await ends.connect(relay.port)
+            session = await ends.connect(relay.port, failover=False)
             relay.open.clear()
             stream = await session.open_stream()
             await stream.write(b"never arrives")

@@ -67,11 +67,10 @@ def test_a_server_that_has_said_all_when_the_session_begins(
 ) -> None:
     """Its FIN is there before the client's records begin; the client may go on, in the kernel too."""
 
-    async def and_see_the_end(sock: socket.socket, *words: Any) -> Any:
-        established = await shake_hands(sock, *words)
+    async def and_see_the_end(sock: socket.socket, *words: Any) -> None:
+        await shake_hands(sock, *words)
         while sockopts.tcp_info(sock).state != "close-wait":
             await asyncio.sleep(0)
-        return established
 
     monkeypatch.setattr("tcpls.aio.client.shake_hands", and_see_the_end)
     heard: list[bytes] = []

@@ -304,7 +304,7 @@ def test_a_wrong_last_flight(ends: Ends) -> None:
                 raise
 
         async with ends.serve(handler, zero_rtt=LIMIT) as server, Holding(server.port) as relay:
-            settings = await with_ticket(ends, relay.port)
+            settings = await with_ticket(ends, relay.port, failover=False)
             relay.change = True
             session = await ends.connect(relay.port, b"early words", **settings)
             relay.released.set()

@@ -359,7 +359,7 @@ def test_a_reader_that_reads_nothing_costs_neither_end_memory(ends: Ends) -> Non
 
 def test_two_hundred_sessions_leave_nothing(ends: Ends) -> None:
     async def test() -> None:
-        async with ends.serve(echo, session=tcpls.SessionConfig(close_timeout=1.0)) as server:
+        async with ends.serve(echo, session=tcpls.SessionConfig(close_timeout=1.0, reconnect_timeout=1.0)) as server:
             async with ends.connect(server.port) as session:
                 await session.ping()
             tasks, before = asyncio.all_tasks(), descriptors()

@@ -76,6 +76,9 @@ class RunningServer:
         return self.process.wait(TIMEOUT)
 
 
+IMPATIENT = ("--reconnect-timeout", "1")
+"""An end that loses its peer does not wait for it longer than a test has time."""
+
 StartServer = Callable[..., RunningServer]
 
 
@@ -89,7 +92,7 @@ def start_server(pki: Pki) -> Iterator[StartServer]:
     ) -> RunningServer:
         files = identity or pki
         identified = ["-c", files.certificate, "-k", files.key] if certificate else []
-        command = [sys.executable, "-m", "tcpls.server", *identified, *options, "127.0.0.1:0"]
+        command = [sys.executable, "-m", "tcpls.server", *identified, *IMPATIENT, *options, "127.0.0.1:0"]
         process = subprocess.Popen(
             [str(word) for word in command], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -127,7 +130,7 @@ def run_client(pki: Pki, tmp_path: Path) -> RunClient:
         port = server if isinstance(server, int) else server.port
         command = [
             sys.executable, "-m", "tcpls.client", "--ca-certs", ca or pki.ca, "--servername", name,
-            "127.0.0.1", port, *words,
+            *IMPATIENT, "127.0.0.1", port, *words,
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if key != "SSLKEYLOGFILE"}
         done = subprocess.run(

@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tcpls.kernel.program import ProgramFile, public_pem, signature_path
-from tests.commands.conftest import Pki, RunClient, RunningServer, StartServer
+from tests.commands.conftest import IMPATIENT, Pki, RunClient, RunningServer, StartServer
 from tests.kernel.conftest import available, until, why_not
 from tests.unit.kernel.objects import SHIPPED, controller, shipped
 
@@ -70,7 +70,7 @@ def endless_client(pki: Pki, server: RunningServer, program: Path, folder: Path)
     """A client that has shipped a program and fetches more than it will ever get."""
     command = [
         sys.executable, "-m", "tcpls.client", "--ca-certs", str(pki.ca), "--servername", "localhost",
-        "--ship-cc", str(program), f"127.0.0.1:{server.port}", "get", "/99999999999",
+        *IMPATIENT, "--ship-cc", str(program), f"127.0.0.1:{server.port}", "get", "/99999999999",
     ]  # fmt: skip
     client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder)
     try:

@@ -20,7 +20,7 @@ def handed_over() -> ServerConnection:
 
 
 def test_a_server_hello_and_nothing_else() -> None:
-    client, server = make_client(), handed_over()
+    client, server = make_client(extra_extensions=((0xFF77, b"x"),)), handed_over()
     server.receive_data(client.data_to_send() + CHANGE_CIPHER_SPEC + b"whatever else")
     said = server.data_to_send()
     # One record with a ServerHello, and what makes the handshake look like any (RFC 8446 D.4).
@@ -28,7 +28,7 @@ def test_a_server_hello_and_nothing_else() -> None:
     assert (said[0], said[5]) == (22, 2)
     assert said[5 + size :] == CHANGE_CIPHER_SPEC
     assert server.handed_over and not server.handshake_complete
-    assert server.hand_over() == CHANGE_CIPHER_SPEC + b"whatever else"
+    assert server.hand_over() == ({0xFF77: b"x"}, CHANGE_CIPHER_SPEC + b"whatever else")
     with pytest.raises(ApiMisuse):
         server.hand_over()
     with pytest.raises(ApiMisuse):
