@@ -100,7 +100,7 @@ class connect:
                 keeper,
                 ech_retried=ech_retried,
                 said_early=accepted,
-                paths=lambda joiner: ClientPaths(joiner, found, setup.join_hello, config),
+                paths=lambda joiner: ClientPaths(joiner, found, setup.join_hello, config, outcome.token),
             )
         except BaseException:
             sock.close()

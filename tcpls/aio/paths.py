@@ -79,8 +79,12 @@ class ClientPaths:
         candidates: list[Candidate],
         hello: Callable[[bytes], bytes],
         config: ClientConfig,
+        first: bytes | None = None,
     ) -> None:
+        """`first`: the token that came with the handshake."""
         self._joiner = joiner
+        if first is not None:
+            joiner.paths.given_token(first)
         self._known = list(candidates)
         self._hello = hello
         self._config = config
@@ -200,10 +204,15 @@ class ClientPaths:
 class ServerPaths:
     """Gives tokens out of the server's registry."""
 
-    def __init__(self, joiner: Joiner, registry: TokenRegistry) -> None:
+    def __init__(self, joiner: Joiner, registry: TokenRegistry, first: bytes = b"") -> None:
+        """`first`: the token that the client has from the handshake."""
         self._joiner = joiner
         self._registry = registry
         self._issued: dict[int, bytes] = {}
+        if first:
+            connection_id = joiner.paths.add_token(first, asyncio.get_running_loop().time(), told=True)
+            registry.bind(first, self, connection_id)
+            self._issued[connection_id] = first
 
     def reconnect(self) -> None:
         raise NotImplementedError("servers do not dial")

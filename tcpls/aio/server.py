@@ -126,12 +126,12 @@ class Server:
             outcome,
             setup.local,
             shaking=shaking,
-            paths=lambda joiner: ServerPaths(joiner, setup.tokens),
+            paths=lambda joiner: ServerPaths(joiner, setup.tokens, established.note),
         )
 
     async def _join(self, sock: socket.socket, offered: dict[int, bytes], unread: bytes) -> None:
         token = read_join(offered)
-        claim = None if token is None else self._tls.tokens.find(token)
+        claim = None if token is None else await self._tls.tokens.find(token)
         # The session may have ended since its token was looked at.
         if claim is None or not await claim.paths.take(
             sock, claim.connection_id, unread, self._config.handshake_timeout

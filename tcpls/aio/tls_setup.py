@@ -155,7 +155,9 @@ class ClientSetup:
             server_keys=files.server_keys,
             ocsp=config.ocsp,
             shares=config.key_shares,
-            extra_extensions=() if config.tcpls is Negotiate.OFF else negotiation.client_extensions(),
+            extra_extensions=()
+            if config.tcpls is Negotiate.OFF
+            else negotiation.client_extensions(want_token=config.max_connections > 1),
             engine=engine,
             tickets=0 if config.tickets is None else TICKETS,
             ech=ech.client_configs(config),
@@ -239,7 +241,7 @@ class ServerSetup:
     def __init__(self, config: ServerConfig) -> None:
         self.local = local_parameters(config)
         self._negotiates = config.tcpls is not Negotiate.OFF
-        self.tokens = TokenRegistry(libraries.library(config.engine).engine)
+        self.tokens = TokenRegistry(libraries.library(config.engine).engine, config.handshake_timeout)
         self._key_log = config.key_log
         library = libraries.library(config.engine)
         identities = server_identities(config, library)
@@ -266,14 +268,18 @@ class ServerSetup:
     def _answer(self, hello: ClientHello) -> tls_config.Answer:
         if self._negotiates and (token := negotiation.read_join(hello.extensions)) is not None:
             # Draft 4.1.2: an invalid token is an illegal_parameter, whatever is wrong with it.
-            if self.tokens.find(token) is None:
+            if not self.tokens.knows(token):
                 raise HandshakeError(Reason.BAD_TOKEN)
             return tls_config.Answer(hello_only=True)
         limit = hello.extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
         fits = limit is None or read_record_size_limit(limit) > negotiation.LEAST_CONTENT
         offered = dict(hello.extensions) if self._negotiates and fits else {}
-        extensions = negotiation.server_extensions(offered, self.local)
-        return tls_config.Answer(extensions, Remembered.by_server(offered, self.local).write())
+        remembered = Remembered.by_server(offered, self.local).write()
+        token = b""
+        if self.local.max_connections > 1 and negotiation.wants_token(offered):
+            token = self.tokens.reserve()
+        extensions = negotiation.server_extensions(offered, self.local, token or None)
+        return tls_config.Answer(extensions, remembered, note=token)
 
     def outcome(self, established: Established) -> negotiation.Outcome:
         """Whether TCPLS was agreed on, and what the client announced."""

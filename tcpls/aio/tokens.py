@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,20 +58,62 @@ class Claim:
 
 
 class TokenRegistry:
-    """The unused tokens of a server's sessions."""
+    """The unused tokens of a server's sessions.
 
-    def __init__(self, engine: CryptoEngine) -> None:
+    One is given with the handshake, ahead of its session: a connection that comes with it before the client's last
+    flight is there waits for the session.
+    """
+
+    def __init__(self, engine: CryptoEngine, patience: float) -> None:
+        """`patience`: seconds that a handshake may take."""
         self._mint = TokenMint(engine)
+        self._patience = patience
         self._claims: dict[bytes, Claim] = {}
+        self._reserved: dict[bytes, _Reservation] = {}
+
+    def reserve(self) -> bytes:
+        """A token for a session that is being made. `bind` follows, or nothing when the handshake fails."""
+        loop = asyncio.get_running_loop()
+        now, token = loop.time(), self._mint.make()
+        while self._reserved and (oldest := next(iter(self._reserved))) and self._reserved[oldest].until <= now:
+            self.forget(oldest)
+        self._reserved[token] = _Reservation(loop.create_future(), now + self._patience)
+        return token
+
+    def bind(self, token: bytes, paths: ServerPaths, connection_id: int) -> None:
+        """The session of a reserved token is there."""
+        self._claims[token] = Claim(paths, connection_id)
+        self._settle(token)
 
     def issue(self, paths: ServerPaths, connection_id: int) -> bytes:
         token = self._mint.make()
         self._claims[token] = Claim(paths, connection_id)
         return token
 
-    def find(self, token: bytes) -> Claim | None:
-        """None for what is not genuine, and for what was used or forgotten."""
-        return self._claims.get(token) if self._mint.is_ours(token) else None
+    def knows(self, token: bytes) -> bool:
+        """Whether a token is genuine, and neither used nor forgotten."""
+        return self._mint.is_ours(token) and (token in self._claims or token in self._reserved)
+
+    async def find(self, token: bytes) -> Claim | None:
+        """What a token is good for, once its session is there; None when it is good for nothing."""
+        if not self._mint.is_ours(token):
+            return None
+        if (reserved := self._reserved.get(token)) is not None:
+            await asyncio.wait((reserved.settled,), timeout=self._patience)
+        return self._claims.get(token)
 
     def forget(self, token: bytes) -> None:
         self._claims.pop(token, None)
+        self._settle(token)
+
+    def _settle(self, token: bytes) -> None:
+        if (reserved := self._reserved.pop(token, None)) is not None:
+            reserved.settled.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    """`settled` is done when the token's session is there, or will not be. Times are those of the event loop."""
+
+    settled: asyncio.Future[None]
+    until: float

@@ -56,6 +56,11 @@ def join_extensions(token: bytes, codes: CodePoints = CODE_POINTS) -> Extensions
     return ((codes.tcpls, b""), (codes.join, token))
 
 
+def wants_token(offered: Mapping[int, bytes], codes: CodePoints = CODE_POINTS) -> bool:
+    """Whether a client that opens a session wants a token with the handshake."""
+    return codes.tcpls in offered and codes.token in offered and codes.join not in offered
+
+
 def server_extensions(
     offered: Mapping[int, bytes], local: Parameters, token: bytes | None = None, codes: CodePoints = CODE_POINTS
 ) -> Extensions:
@@ -67,7 +72,7 @@ def server_extensions(
     if codes.parameters in offered:
         answer.append((codes.parameters, local.write()))
     # RFC 8446 4.2: nothing is answered that was not offered. Draft 4.1.3: no token in answer to a join.
-    if token is not None and codes.token in offered and codes.join not in offered:
+    if token is not None and wants_token(offered, codes):
         answer.append((codes.token, token))
     return tuple(answer)
 

@@ -32,6 +32,8 @@ from tcpls.protocol.record_writer import CREDIT, OWN_PING, Load, RecordWriter
 from tcpls.protocol.schedulers import SCHEDULERS, Backup, Scheduler, preferred
 from tcpls.protocol.stream_table import StreamTable
 
+FIRST_TOKEN = 1
+"""The sequence of the token that is given with the handshake."""
 RTTS = 3
 """Round trips that a path may be silent, however short the configured time is."""
 LONGEST_DRAFT_SEQUENCE = 255
@@ -230,6 +232,10 @@ class Paths:
             short = sequence <= LONGEST_DRAFT_SEQUENCE
             self._outbox.append(NewToken(sequence, token) if short else JoinToken(sequence, token))
         return sequence
+
+    def given_token(self, token: bytes) -> None:
+        """A client's: the token of EncryptedExtensions, whose sequence is 1 (draft 4.1.3)."""
+        self.announcements.new_token(NewToken(FIRST_TOKEN, token))
 
     def take_token(self) -> tuple[int, bytes] | None:
         """A client's: an unused token, which is used up by this, and its sequence."""

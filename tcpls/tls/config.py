@@ -89,12 +89,14 @@ class Answer:
 
     `remembered` goes into the tickets of this connection, and comes back in `Established.remembered` of a resumption.
     `hello_only`: the ServerHello is all that this handshake says, and what comes behind the ClientHello is the
-    caller's, who knows by other means what protects it (`ServerConnection.hand_over`).
+    caller's, who knows by other means what protects it (`ServerConnection.hand_over`). `note` comes back in
+    `Established.note`.
     """
 
     extensions: tuple[tuple[int, bytes], ...] = ()
     remembered: bytes = field(default=b"", repr=False)
     hello_only: bool = False
+    note: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if len(self.remembered) > MAX_REMEMBERED:

@@ -77,6 +77,8 @@ class Established:
     """Bytes of content that the peer takes in one record (RFC 8449)."""
     max_received: int = MAX_CONTENT
     """Bytes of content, padding included, that the peer may put into one record."""
+    note: bytes = field(default=b"", repr=False)
+    """What a server's `Answer` had for its caller."""
 
     def export(self, label: bytes, context: bytes, length: int) -> bytes:
         """Keying material for other protocols (RFC 8446 7.5)."""
@@ -205,6 +207,7 @@ class TLSConnection:
             max_received=self._handshake.max_received,
             early_data=outcome.early_data,
             early_exporter=outcome.early_exporter,
+            note=outcome.note,
         )
 
     # Receiving

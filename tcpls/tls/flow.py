@@ -119,6 +119,8 @@ class Outcome:
     ech: EchStatus = EchStatus.NOT_OFFERED
     early_data: EarlyData = EarlyData.NOT_ASKED
     early_exporter: Exporter | None = field(default=None, repr=False)
+    note: bytes = field(default=b"", repr=False)
+    """What the server's `Answer` had."""
 
 
 @dataclass(frozen=True, slots=True)

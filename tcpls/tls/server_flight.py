@@ -40,7 +40,7 @@ class _Choices:
     alpn: bytes | None
     encrypted: EncryptedExtensions
     tickets: int
-    remembered: bytes
+    answer: Answer
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Reply:
         flow.log_application(application)
         flow.write_with(Epoch.APPLICATION, application.server)
         outcome = self._outcome(choices, application)
-        issue = Issue(self.server, choices.tickets, choices.remembered)
+        issue = Issue(self.server, choices.tickets, choices.answer.remembered)
         finished = ExpectFinished(flow, secrets, application, outcome, issue)
         if choices.request is not None:
             return ExpectCertificate(self.server, choices.request.message, choices.request.shown, finished)
@@ -95,7 +95,7 @@ class Reply:
         flow.early_data = judge_early_data(server, offer, psk, alpn, answer.remembered, retried=self.retried)
         if flow.early_data.accepted:
             encrypted.extensions[ExtensionType.EARLY_DATA] = b""
-        return _Choices(shown, request, alpn, encrypted, tickets, answer.remembered)
+        return _Choices(shown, request, alpn, encrypted, tickets, answer)
 
     def _unknown_extensions(self) -> dict[int, bytes]:
         """The client's extensions that TLS itself does not know."""
@@ -127,6 +127,7 @@ class Reply:
             ech=self.server.ech.status,
             early_data=flow.early_data,
             early_exporter=flow.early_exporter,
+            note=choices.answer.note,
         )
 
     @property

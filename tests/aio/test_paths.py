@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import tcpls
-from tcpls.aio.paths import ClientPaths
+from tcpls.aio.paths import ClientPaths, ServerPaths
+from tcpls.aio.tokens import TokenRegistry
 from tcpls.aio.transport import RecordTransport
 from tcpls.protocol.events import ConnectionClosed, ConnectionJoined, ConnectionLost
 from tests.aio.ends import Ends, Relay, run
+from tests.engine import ENGINE
 
 SIZE = 24 << 20
 PIECE = 1 << 18
@@ -270,5 +272,56 @@ def test_hellos_of_one_session_have_nothing_in_common(ends: Ends) -> None:
             fresh = {first[at : at + 8] for at in range(11, 11 + 32 - 8)}
             assert not fresh & {second[at : at + 8] for at in range(len(second) - 8)}
             assert first[11:43] != second[11:43] and first[44:76] != second[44:76]
+
+    run(test())
+
+
+def test_a_token_comes_with_the_handshake(ends: Ends) -> None:
+    """So that a session outlives its connection from the first moment on, in which it is one for both ends."""
+
+    async def test() -> None:
+        begun = asyncio.Event()
+
+        async def handler(session: tcpls.Session) -> None:
+            begun.set()
+            await echo(session)
+
+        async with ends.serve(handler) as server, Relay(server.port) as relay, ends.connect(relay.port) as session:
+            assert session._negotiated().paths.announcements.tokens.keys() == {1}
+            await begun.wait()
+            relay.reset()
+            await talk(session, SIZE // 8)
+            assert [path.connection_id for path in session.paths] == [1]
+
+    run(test())
+
+
+def test_a_join_ahead_of_the_session_waits_for_it(ends: Ends) -> None:
+    async def test() -> None:
+        registry = TokenRegistry(ENGINE, patience=30.0)
+        token = registry.reserve()
+        assert registry.knows(token)
+        finding = asyncio.create_task(registry.find(token))
+        await asyncio.sleep(0)
+        assert not finding.done()
+        paths = cast(ServerPaths, object())
+        registry.bind(token, paths, 1)
+        claim = await finding
+        assert claim is not None and claim.paths is paths and claim.connection_id == 1
+        registry.forget(token)
+        assert not registry.knows(token) and await registry.find(token) is None
+
+    run(test())
+
+
+def test_reservations_of_handshakes_that_failed_are_forgotten(ends: Ends) -> None:
+    async def test() -> None:
+        registry = TokenRegistry(ENGINE, patience=0.0)
+        first = registry.reserve()
+        finding = asyncio.create_task(registry.find(first))
+        await asyncio.sleep(0)
+        second = registry.reserve()
+        assert not registry.knows(first) and registry.knows(second)
+        assert await finding is None
 
     run(test())
