@@ -481,8 +481,9 @@ class Session:
         cut = False
         try:
             async with asyncio.timeout(ERROR_CLOSE_TIMEOUT if code else None):
-                await asyncio.shield(self._ended)
-                cut = any(await asyncio.gather(*map(asyncio.shield, closings)))
+                error = await asyncio.shield(self._ended)
+                if not isinstance(error, SessionLost):
+                    cut = any(await asyncio.gather(*map(asyncio.shield, closings)))
         except TimeoutError:
             if not code:
                 raise
