@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
+from tcpls.aio.address_policy import believable
 from tcpls.aio.config import ClientConfig
 from tcpls.aio.dialing import Connected, Race, open_tcp
 from tcpls.aio.endpoints import MAX_CANDIDATES, Candidate, Endpoint, can_pair, parse_address
@@ -59,8 +60,13 @@ class Joiner:
 
     def source(self, connection_id: int, *, is_client: bool, proven: Callable[[int], None]) -> JoinSource:
         path = self.record_path
-        keys = self.paths.join_keys(connection_id)
-        return JoinSource(keys, path.engine, is_client=is_client, max_content=path.max_received, proven=proven)
+        return JoinSource(
+            lambda: self.paths.join_keys(connection_id),
+            path.engine,
+            is_client=is_client,
+            max_content=path.max_received,
+            proven=proven,
+        )
 
     def transport(self, sock: socket.socket, connection_id: int, source: JoinSource) -> RecordTransport:
         """Raises `KernelUnavailable`."""
@@ -93,9 +99,11 @@ class ClientPaths:
 
     def _candidates(self) -> list[Candidate]:
         """What may be tried now, best first: all that is known, and what the server has announced."""
+        dialed = [each.remote for each in self._known]
         announced = [
-            Endpoint(ip_address(each.address), each.port)
+            endpoint
             for each in self._joiner.paths.announcements.addresses.values()
+            if believable(endpoint := Endpoint(ip_address(each.address), each.port), dialed)
         ]
         locals_ = list(dict.fromkeys(each.local for each in self._known))
         more = [

@@ -23,12 +23,13 @@ RECEIVE_SIZE = HEADER_SIZE + MAX_CIPHERTEXT
 class JoinSource:
     """A record source that becomes one with its first record.
 
-    `proven` is told, once, by which candidate of `JoinKeys.read` that record was opened, ahead of the record itself.
+    `keys` gives the session's keys of now, when that record is there. `proven` is told, once, by which candidate of
+    `JoinKeys.read` it was opened, ahead of the record itself.
     """
 
     def __init__(
         self,
-        keys: JoinKeys,
+        keys: Callable[[], JoinKeys],
         engine: CryptoEngine,
         *,
         is_client: bool,
@@ -137,7 +138,7 @@ class JoinSource:
         self._hello = None
 
     def _open(self, record: bytes) -> int:
-        for candidate, keys in enumerate(self._keys.read):
+        for candidate, keys in enumerate(self._keys().read):
             # Each has a copy: what could not be opened is overwritten by the attempt.
             opener = self._opener_with(keys)
             opener.feed(record)

@@ -17,8 +17,10 @@ from tests.aio.ends import SECONDS, Ends
 class Loop(asyncio.SelectorEventLoop):
     def __init__(self, ends: Ends, mode: tcpls.Negotiate = tcpls.Negotiate.REQUIRE) -> None:
         super().__init__()
-        self._server_config = tcpls.ServerConfig(certificate=ends.certificate, private_key=ends.key, tcpls=mode)
-        self._client_config = tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", tcpls=mode)
+        self._server_config = tcpls.ServerConfig(
+            certificate=ends.certificate, private_key=ends.key, tcpls=mode, failover=False
+        )
+        self._client_config = tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", tcpls=mode, failover=False)
         self.transports: list[tcpls.StreamTransport] = []
         """Those of clients."""
         self.servers: list[tcpls.StreamServer] = []

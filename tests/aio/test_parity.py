@@ -19,11 +19,11 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 def client_config(ends: Ends, **settings: Any) -> tcpls.ClientConfig:
-    return tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", **settings)
+    return tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", failover=False, **settings)
 
 
 def server_config(ends: Ends, **settings: Any) -> tcpls.ServerConfig:
-    return tcpls.ServerConfig(certificate=ends.certificate, private_key=ends.key, **settings)
+    return tcpls.ServerConfig(certificate=ends.certificate, private_key=ends.key, failover=False, **settings)
 
 
 def port_of(server: tcpls.StreamServer) -> int:

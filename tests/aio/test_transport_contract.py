@@ -171,8 +171,10 @@ class Tcpls(Net):
         super().__init__()
         # What ordinary TLS, which has no flow control, takes ahead of its reader.
         session = tcpls.SessionConfig(receive_buffer=1 << 20)
-        self._server = tcpls.ServerConfig(certificate=ends.certificate, private_key=ends.key, session=session)
-        self._client = tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", tcpls=mode)
+        self._server = tcpls.ServerConfig(
+            certificate=ends.certificate, private_key=ends.key, session=session, failover=False
+        )
+        self._client = tcpls.ClientConfig(ca_file=ends.ca, server_name="localhost", tcpls=mode, failover=False)
 
     async def listen(self, factory: Factory) -> Any:
         server = await tcpls.create_server(factory, "127.0.0.1", 0, config=self._server)
