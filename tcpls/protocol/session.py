@@ -644,7 +644,8 @@ class Session(CoreBase):
     def delivered(self) -> bool:
         """A peer with extensions acknowledges what it has when it closes; a pure draft-04 peer only closes."""
         if self._local.failover and self._peer is not None:
-            return not self._streams.missing()
+            # A peer that has every byte and ends the session has no use for the news that a stream has ended too.
+            return all(has >= written for has, written in self._streams.missing().values())
         if self._streams.unsent:
             return False
         if self._peer is None:

@@ -30,9 +30,7 @@ from tests.aio.ends import Ends, Relay, run
 PIECE = bytes(range(256)) * 256
 WINDOW = 1 << 18
 
-ONE_CONNECTION: dict[str, Any] = (
-    {"failover": False, "max_connections": 1} if hasattr(tcpls.ClientConfig, "failover") else {}
-)
+ONE_CONNECTION: dict[str, Any] = {"failover": False, "max_connections": 1}
 """Sessions that end with their connection."""
 
 Program = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -546,7 +544,6 @@ def test_a_lost_session_resets_what_was_open_and_is_followed_by_another(
     run(test())
 
 
-@pytest.mark.skipif(not ONE_CONNECTION, reason="needs sessions that outlive their connection")
 def test_a_connection_survives_the_loss_of_its_path(ends: Ends) -> None:
     """The program and the target notice nothing: every byte comes once, in order."""
 

@@ -22,6 +22,7 @@ CHAPTERS = {
     "Initializing the context",
     "Handshake",
     "Connecting with multiple addresses",
+    "Adding addresses",
     "Managing the connection object",
     "Adding and closing streams",
     "Sending and receiving data",
