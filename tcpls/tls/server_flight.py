@@ -56,13 +56,14 @@ class Reply:
 
     def send(self) -> State:
         flow = self.server.flow
+        alpn = choose_alpn(self.server.config, self.offer)
         answer = self.server.config.answer(self.offer.hello)
         if answer.hello_only:
             self._hello()
             flow.hand_over(self._unknown_extensions())
             return Complete()
         # Every choice is made before anything is sent, so that a refusal goes out unencrypted, as it can be read.
-        choices = self._choose(answer)
+        choices = self._choose(alpn, answer)
         secrets = self._hello()
         flow.send(choices.encrypted.write())
         if choices.request is not None:
@@ -83,10 +84,9 @@ class Reply:
         flow.may_answer(outcome)
         return ExpectEndOfEarlyData(finished) if flow.end_of_early_data else finished
 
-    def _choose(self, answer: Answer) -> _Choices:
+    def _choose(self, alpn: bytes | None, answer: Answer) -> _Choices:
         server, flow, offer, psk = self.server, self.server.flow, self.offer, self.psk
         shown = None if psk is not None else choose_for_client(server.config, offer.server_name, offer.wanted)
-        alpn = choose_alpn(server.config, offer)
         tickets = self._ticket_count()
         # RFC 8446 4.3.2: with a pre-shared key nobody is asked.
         request = None if shown is None else certificate_request(server.config, offer.client_types)
