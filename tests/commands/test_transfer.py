@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Pki, RunClient, StartServer
+from tests.commands.conftest import IMPATIENT, Pki, RunClient, StartServer
 
 
 @pytest.fixture
@@ -153,6 +153,7 @@ def test_a_peer_that_vanishes_in_mid_file(
         sys.executable,
         "-m",
         "tcpls.client",
+        *IMPATIENT,
         "--ca-certs",
         str(pki.ca),
         f"127.0.0.1:{server.port}",
@@ -170,7 +171,7 @@ def test_a_peer_that_vanishes_in_mid_file(
             server.process.send_signal(signal.SIGKILL)
             assert client.wait(30) == 9
             assert client.stderr is not None
-            assert "the connection" in client.stderr.read()
+            assert "there was no connection for 1 s" in client.stderr.read()
     finally:
         client.kill()
         client.wait()
