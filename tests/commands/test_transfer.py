@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def test_a_peer_that_vanishes_in_mid_file(
             server.process.send_signal(signal.SIGKILL)
             assert client.wait(30) == 9
             assert client.stderr is not None
-            assert "there was no connection for 1 s" in client.stderr.read()
+            # Ahead of its first token or behind it.
+            assert re.search(r"the connection failed|there was no connection for 1 s", client.stderr.read())
     finally:
         client.kill()
         client.wait()
