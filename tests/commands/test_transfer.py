@@ -172,8 +172,8 @@ def test_a_peer_that_vanishes_in_mid_file(
             server.process.send_signal(signal.SIGKILL)
             assert client.wait(30) == 9
             assert client.stderr is not None
-            # Ahead of its first token or behind it.
-            assert re.search(r"the connection failed|there was no connection for 1 s", client.stderr.read())
+            # By what is known of it then: the reset alone, or that nobody answers any more.
+            assert re.search(r"the connection failed|no connection worked for 1 s", client.stderr.read())
     finally:
         client.kill()
         client.wait()
