@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcpls.errors import PeerError
+from tcpls.errors import HandshakeError, PeerError, Reason
 from tcpls.tls.algorithms import Group, SignatureScheme
 from tcpls.tls.engine import Signer
 from tcpls.tls.engines.libraries import Library, library
@@ -119,6 +119,22 @@ def test_signatures(kind: str, data: bytes, draw: st.DataObject) -> None:
         for received in (signature, changed(signature, draw)):
             result = agreed(lambda each, sent=received: verify(each, kind, scheme, sent, data))  # type: ignore[misc]
             assert received != signature or result == "genuine"
+
+
+@pytest.mark.clause("RFC 8446 4.4.3")
+def test_a_signature_without_its_leading_zero() -> None:
+    """RFC 8017 8.1.2 step 1: a signature of RSA is as long as the modulus. One in 256 begins with a zero."""
+    signer = signers_of("rsa")[0]
+    scheme = signer.schemes[0]
+    found = (
+        (data, signer.sign(scheme, data)) for data in (bytes((high, low)) for high in range(40) for low in range(256))
+    )
+    data, signature = next((data, signature) for data, signature in found if not signature[0])
+    for each in LIBRARIES:
+        assert verify(each, "rsa", scheme, signature, data) == "genuine"
+        with pytest.raises(HandshakeError) as caught:
+            verify(each, "rsa", scheme, signature[1:], data)
+        assert caught.value.reason is Reason.BAD_SIGNATURE
 
 
 @cache

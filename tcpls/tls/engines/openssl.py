@@ -251,13 +251,18 @@ class OpenSSLSigner:
 class OpenSSLPublicKey:
     """A public key that verifies handshakes."""
 
-    __slots__ = ("_verify", "schemes")
+    __slots__ = ("_size", "_verify", "schemes")
 
     def __init__(self, key: VerifyKey, schemes: tuple[SignatureScheme, ...]) -> None:
+        self._size = (key.key_size + 7) // 8 if isinstance(key, rsa.RSAPublicKey) else None
+        """Bytes of a signature; None where the library is strict about it."""
         self._verify: Callable[..., None] = key.verify
         self.schemes = schemes
 
     def verify(self, scheme: SignatureScheme, signature: bytes, data: bytes) -> None:
+        # RFC 8017 8.1.2 step 1: as long as the modulus. OpenSSL would take one without its leading zeros.
+        if self._size is not None and len(signature) != self._size:
+            raise HandshakeError(Reason.BAD_SIGNATURE)
         try:
             self._verify(signature, data, *_PARAMETERS[scheme])
         except InvalidSignature:
