@@ -167,8 +167,13 @@ class Session:
         """That of the first connection that is open: to be looked at."""
         return next((transport.socket for transport in self._driver.open_transports()), None)
 
-    def congestion(self, connection_id: int = 0) -> str:
-        """The congestion control algorithm as the kernel reports it for that connection's socket."""
+    def congestion(self, connection_id: int | None = None) -> str:
+        """The congestion control algorithm as the kernel reports it for a connection's socket; None: the oldest's.
+
+        Raises `ApiMisuse` when there is no such connection.
+        """
+        if connection_id is None:
+            connection_id = next((each.connection_id for each in self._driver.open_transports()), 0)
         return sockopts.congestion(self._driver.transport(connection_id).socket)
 
     # Early data.
