@@ -25,7 +25,7 @@ import pytest
 import trustme
 
 from tcpls.proxy.carry import PIECE
-from tests.commands.conftest import TIMEOUT, Pki, RunningServer
+from tests.commands.conftest import IMPATIENT, TIMEOUT, Pki, RunningServer
 
 BODY = bytes(range(256)) * 8192
 WINDOW = 1 << 17
@@ -130,7 +130,7 @@ class Setup:
     def client_words(self, verb: str, gateway: int, *more: object, who: list[object] | None = None) -> list[object]:
         return [
             verb, "--gateway", f"127.0.0.1:{gateway}", "--servername", "localhost", "--ca-certs", self.pki.ca,
-            *(self.known() if who is None else who), *more,
+            *IMPATIENT, *(self.known() if who is None else who), *more,
         ]  # fmt: skip
 
     def both(self, target: int, *more: object) -> tuple[RunningServer, RunningServer]:
