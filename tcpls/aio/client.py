@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tcpls.aio import ech, tls_setup
 from tcpls.aio.config import ClientConfig
-from tcpls.aio.dialing import Race, open_tcp
+from tcpls.aio.dialing import Connected, Race, open_tcp
 from tcpls.aio.early import FirstWords
 from tcpls.aio.endpoints import Candidate, candidates
 from tcpls.aio.establish import make_session, refuse, shake_hands
@@ -71,7 +71,8 @@ class connect:
         store = config.tickets
         setup = tls_setup.ClientSetup(config, self._host)
         found = await self._candidates(config)
-        sock = await _connected(found, config)
+        used = await _connected(found, config)
+        sock = used.sock
         try:
             attach_kernel(sock, config)
             scope = setup.ticket_scope(self._host, self._port)
@@ -100,7 +101,9 @@ class connect:
                 keeper,
                 ech_retried=ech_retried,
                 said_early=accepted,
-                paths=lambda joiner: ClientPaths(joiner, found, setup.join_hello, config, outcome.token),
+                paths=lambda joiner: ClientPaths(
+                    joiner, used.candidate, found, setup.join_hello, config, outcome.token
+                ),
             )
         except BaseException:
             sock.close()
@@ -111,6 +114,7 @@ class connect:
             except BaseException:
                 await session.abort()
                 raise
+        session.begin_paths()
         return session
 
     async def _candidates(self, config: ClientConfig) -> list[Candidate]:
@@ -124,7 +128,7 @@ class connect:
         )
 
 
-async def _connected(found: list[Candidate], config: ClientConfig) -> socket.socket:
+async def _connected(found: list[Candidate], config: ClientConfig) -> Connected:
     """The first TCP connection of a race over the server's addresses and this end's. Raises `ConnectError`."""
 
     async def connect_to(candidate: Candidate) -> socket.socket:
@@ -132,4 +136,4 @@ async def _connected(found: list[Candidate], config: ClientConfig) -> socket.soc
 
     race = Race(found, connect=connect_to, delay=config.attempt_delay, timeout=config.connect_timeout)
     async with race:
-        return (await race.first()).sock
+        return await race.first()

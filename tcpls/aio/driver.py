@@ -184,12 +184,9 @@ class Driver:
                     transport.reset(why)
             case ProbeConnection(connection_id):
                 self._probe(connection_id)
-            case Reconnect():
+            case Reconnect() | IssueTokens():
                 if self.paths is not None:
-                    self.paths.reconnect()
-            case IssueTokens(count):
-                if self.paths is not None:
-                    self.paths.issue_tokens(count)
+                    self.paths.perform(action)
             case EndSending(connection_id):
                 self.transports[connection_id].end_sending()
             case ApplyOption():
@@ -284,7 +281,7 @@ class Driver:
         """Closes what is open, ends every task, takes back every program. Nothing outlives it."""
         self.released = True
         if self.paths is not None:
-            self.paths.stop()
+            await self.paths.stop()
         for transport in list(self.transports.values()):
             transport.abort()
         self.pump()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,14 +13,16 @@ from tcpls.aio.address_policy import believable
 from tcpls.aio.config import ClientConfig
 from tcpls.aio.dialing import Connected, Race, open_tcp
 from tcpls.aio.endpoints import MAX_CANDIDATES, Candidate, Endpoint, can_pair, parse_address
-from tcpls.aio.preparing import prepare
+from tcpls.aio.preparing import attach_kernel, prepare
 from tcpls.aio.record_path import RecordPath
 from tcpls.aio.tokens import TokenRegistry
 from tcpls.aio.transport import RecordTransport
 from tcpls.errors import ConfigurationError, ConnectError, TCPLSError
 from tcpls.kernel import sockopts
+from tcpls.protocol.actions import IssueTokens, Reconnect
 from tcpls.protocol.joining import CHANGE_CIPHER_SPEC, JoinSource
 from tcpls.protocol.paths import Paths
+from tcpls.protocol.schedulers import Backup
 
 if TYPE_CHECKING:
     from tcpls.aio.session import Session
@@ -37,17 +39,18 @@ ATTEMPT = 10.0
 """Seconds that one race may take."""
 
 
+PathAction = Reconnect | IssueTokens
+"""What a client's core asks for, and what a server's does."""
+
+
 class PathKeeper(Protocol):
     """What the driver of a session hands connections' actions to."""
 
-    def reconnect(self) -> None:
-        """A client: there is no connection that can be trusted. Idempotent."""
+    def perform(self, action: PathAction) -> None:
+        """Does what the core of this end's role asks for. Idempotent while it is being done."""
 
-    def issue_tokens(self, count: int) -> None:
-        """A server: the client is to have so many more."""
-
-    def stop(self) -> None:
-        """The session has ended."""
+    async def stop(self) -> None:
+        """The session has ended: nothing that was begun for it goes on."""
 
 
 class Joiner:
@@ -75,13 +78,32 @@ class Joiner:
         return self.session.make_transport(sock, connection_id, source, sink, ktls_tx, patience)
 
 
+def further(used: Candidate, known: Sequence[Candidate], config: ClientConfig) -> list[Candidate]:
+    """What a session begins with besides its first connection, which was made as `used`.
+
+    Connections are for addresses that the user named, or for any when several are to be used at a time; and each
+    comes from an address, or goes to one, that none before it has. Where the others are in reserve only, a name's
+    other addresses are left for when they are needed.
+    """
+    if len(config.locals) < 2 and len(config.remotes) < 2 and config.scheduler == Backup.name:
+        return []
+    chosen, locals_, remotes = [], {used.local}, {used.remote}
+    for candidate in known:
+        if candidate.local not in locals_ or candidate.remote not in remotes:
+            chosen.append(candidate)
+            locals_.add(candidate.local)
+            remotes.add(candidate.remote)
+    return chosen[: config.max_connections - 1]
+
+
 class ClientPaths:
-    """Dials. `candidates` are what was tried for the first connection, best first; `hello` makes a ClientHello that
-    joins with a token."""
+    """Dials. `candidates` are what was tried for the first connection, best first, and `used` the one that it was made
+    with; `hello` makes a ClientHello that joins with a token."""
 
     def __init__(
         self,
         joiner: Joiner,
+        used: Candidate,
         candidates: list[Candidate],
         hello: Callable[[bytes], bytes],
         config: ClientConfig,
@@ -91,7 +113,7 @@ class ClientPaths:
         self._joiner = joiner
         if first is not None:
             joiner.paths.given_token(first)
-        self._known = list(candidates)
+        self._known = list(dict.fromkeys((used, *candidates)))
         self._hello = hello
         self._config = config
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,16 +155,27 @@ class ClientPaths:
 
     # What the driver asks.
 
-    def reconnect(self) -> None:
-        if self._reconnecting is None or self._reconnecting.done():
+    def perform(self, action: PathAction) -> None:
+        if isinstance(action, Reconnect) and (self._reconnecting is None or self._reconnecting.done()):
             self._reconnecting = self._spawn(self._reconnect())
 
-    def issue_tokens(self, count: int) -> None:
-        raise NotImplementedError("clients have no tokens to give")
-
-    def stop(self) -> None:
-        for task in self._tasks:
+    async def stop(self) -> None:
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begin(self) -> None:
+        """Makes the session's further connections, each as soon as it can be had."""
+        for candidate in further(self._known[0], self._known, self._config):
+            self._spawn(self._begin(candidate))
+
+    async def _begin(self, candidate: Candidate) -> None:
+        standby = self._config.scheduler == Backup.name
+        try:
+            await self._joiner.session.join_path(self, candidate, standby, self._config.connect_timeout)
+        except TCPLSError as error:
+            logger.info("no further connection: %s", error)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -166,7 +199,13 @@ class ClientPaths:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _open(self, candidate: Candidate) -> socket.socket:
-        return await open_tcp(candidate, lambda sock: prepare(sock, self._config))
+        sock = await open_tcp(candidate, lambda sock: prepare(sock, self._config))
+        try:
+            attach_kernel(sock, self._config)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     async def dial(self, candidate: Candidate, timeout: float) -> Connected:
         """One connection more. Raises `ConnectError`."""
@@ -222,10 +261,11 @@ class ServerPaths:
             registry.bind(first, self, connection_id)
             self._issued[connection_id] = first
 
-    def reconnect(self) -> None:
-        raise NotImplementedError("servers do not dial")
+    def perform(self, action: PathAction) -> None:
+        if isinstance(action, IssueTokens):
+            self._issue(action.count)
 
-    def issue_tokens(self, count: int) -> None:
+    def _issue(self, count: int) -> None:
         paths = self._joiner.paths
         now = asyncio.get_running_loop().time()
         for _ in range(count):
@@ -236,7 +276,7 @@ class ServerPaths:
         for connection_id in self._issued.keys() - paths.tokens.keys():
             self._registry.forget(self._issued.pop(connection_id))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for token in self._issued.values():
             self._registry.forget(token)
         self._issued.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -11,6 +12,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from tcpls.aio.driver import Driver
+from tcpls.aio.endpoints import Candidate
 from tcpls.aio.info import Facts, PathInfo, SessionInfo, connection_info
 from tcpls.aio.paths import ClientPaths, PathKeeper
 from tcpls.aio.programs import ProgramHost
@@ -55,6 +57,8 @@ from tcpls.tls.early_data import EarlyData
 
 ERROR_CLOSE_TIMEOUT = 2.0
 """Seconds that a close with an error code, which owes the peer no data, waits for the peer's answer."""
+
+logger = logging.getLogger("tcpls")
 
 JOIN_TIMEOUT = 10.0
 """Seconds that a connection has to join."""
@@ -130,6 +134,11 @@ class Session:
     def use_paths(self, keeper: PathKeeper) -> None:
         """Called by whoever made the session: who dials for it, or gives its tokens."""
         self._driver.paths = keeper
+
+    def begin_paths(self) -> None:
+        """Called by whoever made a client's session: it may have further connections now."""
+        if isinstance(self._driver.paths, ClientPaths):
+            self._driver.paths.begin()
 
     def pump(self) -> None:
         self._driver.pump()
@@ -299,7 +308,10 @@ class Session:
         keeper = self._driver.paths
         if not isinstance(keeper, ClientPaths):
             raise ApiMisuse("connections are made by the client")
-        candidate = keeper.candidate(local, remote)
+        return await self.join_path(keeper, keeper.candidate(local, remote), standby, timeout)
+
+    async def join_path(self, keeper: ClientPaths, candidate: Candidate, standby: bool, timeout: float) -> int:
+        """`add_path` for whoever dials."""
         connected = await keeper.dial(candidate, timeout)
         try:
             await self._await_token(timeout)
@@ -385,6 +397,13 @@ class Session:
             self._listeners.discard(queue)
 
     def _publish(self, event: PathEvent | None) -> None:
+        match event:
+            case ConnectionLost(connection_id, why) | ConnectionSuspected(connection_id, why):
+                logger.warning("connection %d: %s; the session goes on", connection_id, why)
+            case ConnectionJoined(connection_id):
+                logger.info("connection %d has joined", connection_id)
+            case ConnectionClosed(connection_id):
+                logger.info("connection %d is closed", connection_id)
         for queue in self._listeners:
             if queue.qsize() >= EVENTS_KEPT:
                 queue.get_nowait()

@@ -328,3 +328,35 @@ def test_reservations_of_handshakes_that_failed_are_forgotten(ends: Ends) -> Non
         assert await finding is None
 
     run(test())
+
+
+@pytest.mark.parametrize("scheduler", ["backup", "weighted"])
+def test_addresses_that_were_named_are_connections_from_the_start(ends: Ends, scheduler: str) -> None:
+    async def test() -> None:
+        here = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        serving = ends.serve(echo, scheduler=scheduler)
+        async with serving as server, ends.connect(server.port, locals=here, scheduler=scheduler) as session:
+            while len(session.paths) < 3 or any(path.state != "open" for path in session.paths):
+                await asyncio.sleep(0.01)
+            assert {path.local.rpartition(":")[0] for path in session.paths} == set(here)
+            assert sum(path.standby for path in session.paths) == (2 if scheduler == "backup" else 0)
+            await talk(session, SIZE // 4)
+
+    run(test())
+
+
+def test_what_was_begun_for_a_session_ends_with_it(ends: Ends) -> None:
+    async def test() -> None:
+        async with ends.serve(echo) as server, Relay(server.port) as relay:
+            before = asyncio.all_tasks()
+            session = await ends.connect(relay.port, session=tcpls.SessionConfig(reconnect_timeout=60.0))
+            await session.ping()
+            await relay.refuse()
+            relay.reset()
+            while session.paths:
+                await asyncio.sleep(0.01)
+            await session.abort()
+            assert not [task for task in asyncio.all_tasks() - before if "paths.py" in repr(task.get_coro())]
+            assert not [task for task in asyncio.all_tasks() - before if "_reconnect" in repr(task)]
+
+    run(test())
