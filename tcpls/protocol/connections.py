@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 
 from tcpls.errors import Alert, KernelUnavailable, PeerError, ProtocolViolation, Reason
 from tcpls.protocol.events import Event, TicketReceived
@@ -52,68 +52,49 @@ class RateLimit:
             raise ProtocolViolation(self._reason, f"more than {self._limit} in a second")
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Channel:
     """TLS 1.3 on one TCP connection after the handshake.
 
     `received` and `sent` number records from the first one under application traffic keys; a KeyUpdate does not
-    set them back, unlike the sequence numbers of TLS.
+    set them back, unlike the sequence numbers of TLS. `tell` takes the events that messages after the handshake are
+    for the shell.
     """
 
-    __slots__ = (
-        "_alerts",
-        "_key_updates",
-        "_messages",
-        "_post_handshake",
-        "_tell",
-        "_tickets",
-        "_update",
-        "_update_after",
-        "connection_id",
-        "finished_sending",
-        "messages",
-        "mid_message",
-        "read_secret",
-        "received",
-        "sent",
-        "update_at",
-        "write_secret",
-    )
+    connection_id: int
+    _: KW_ONLY
+    is_client: InitVar[bool]
+    read_secret: TrafficSecret
+    write_secret: TrafficSecret
+    received: int = 0
+    sent: int = 0
+    tell: Callable[[Event], None]
+    update_after: int | None = None
+    """Records under one key; None: short of the limit of the cipher suite."""
+    mid_message: bool = field(default=False, init=False)
+    """Whether a handshake message is incomplete: RFC 8446 5.1 allows no other content in between."""
+    finished_sending: bool = field(default=False, init=False)
+    """Whether an alert was put that ends this direction."""
+    messages: bytes = field(default=b"", init=False)
+    """Handshake messages that wait: a server's tickets, when it has answered early data before."""
 
-    def __init__(
-        self,
-        connection_id: int,
-        *,
-        is_client: bool,
-        read_secret: TrafficSecret,
-        write_secret: TrafficSecret,
-        read_sequence: int = 0,
-        write_sequence: int = 0,
-        tell: Callable[[Event], None],
-        update_after: int | None = None,
-    ) -> None:
-        """`tell` takes the events that messages after the handshake are for the shell."""
-        self.connection_id = connection_id
-        self.received = read_sequence
-        self.sent = write_sequence
-        self.mid_message = False
-        """Whether a handshake message is incomplete: RFC 8446 5.1 allows no other content in between."""
-        self.finished_sending = False
-        """Whether an alert was put that ends this direction."""
-        self.messages = b""
-        """Handshake messages that wait: a server's tickets, when it has answered early data before."""
-        self.read_secret = read_secret
-        self.write_secret = write_secret
+    update_at: int = field(init=False)
+    """The record number at which the next KeyUpdate is due."""
+    _update_after: int = field(init=False)
+    _update: bool | None = field(default=None, init=False)
+    _tickets: int = field(default=0, init=False)
+    _post_handshake: PostHandshake = field(init=False)
+    _key_updates: RateLimit = field(init=False)
+    _messages: RateLimit = field(init=False)
+    _alerts: RateLimit = field(init=False)
+
+    def __post_init__(self, is_client: bool) -> None:
         self._post_handshake = PostHandshake(is_client=is_client)
-        self._tell = tell
-        self._tickets = 0
-        self._update: bool | None = None
         self._key_updates = RateLimit(KEY_UPDATES_PER_SECOND, Reason.TOO_MANY_KEY_UPDATES)
         self._messages = RateLimit(MESSAGES_PER_SECOND, Reason.TOO_MANY_MESSAGES)
         self._alerts = RateLimit(ALERTS_PER_SECOND, Reason.TOO_MANY_RECORDS)
-        limit = write_secret.suite.record_limit
-        self._update_after = min(update_after or limit, limit - KEY_UPDATE_MARGIN)
-        self.update_at = self._update_after
-        """The record number at which the next KeyUpdate is due."""
+        limit = self.write_secret.suite.record_limit
+        self._update_after = self.update_at = min(self.update_after or limit, limit - KEY_UPDATE_MARGIN)
 
     @property
     def generations(self) -> tuple[int, int]:
@@ -136,7 +117,7 @@ class Channel:
                     self._answer_update()
             elif self._tickets < TICKETS_PER_CONNECTION:
                 self._tickets += 1
-                self._tell(TicketReceived(message))
+                self.tell(TicketReceived(message))
         return keys
 
     def receive_alert(self, content: memoryview, now: float) -> int:
@@ -239,114 +220,81 @@ class PathFacts:
 NO_FACTS = PathFacts()
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Connection(Channel):
-    """A channel with acknowledgments in both directions, and what is known of its path."""
+    """A channel with acknowledgments in both directions, and what is known of its path.
 
-    __slots__ = (
-        "_asked_to_update",
-        "_empty",
-        "_pings",
-        "ack_deadline",
-        "ack_due",
-        "blocked",
-        "cursors",
-        "data_acknowledged",
-        "data_sent",
-        "elicited",
-        "ending",
-        "expecting",
-        "facts",
-        "given",
-        "gone",
-        "heard_at",
-        "in_flight",
-        "joined_at",
-        "keys_since",
-        "own",
-        "peer_retired",
-        "peer_standby",
-        "priority",
-        "retired_here",
-        "standby",
-        "state",
-        "target_generation",
-        "unacknowledged",
-        "unacknowledged_frames",
-        "unanswered_at",
-    )
+    `asked_to_update` is called when the peer asks for a change of keys.
+    """
 
-    def __init__(
-        self,
-        connection_id: int,
-        *,
-        is_client: bool,
-        read_secret: TrafficSecret,
-        write_secret: TrafficSecret,
-        read_sequence: int = 0,
-        write_sequence: int = 0,
-        tell: Callable[[Event], None],
-        update_after: int | None = None,
-        asked_to_update: Callable[[Connection], None],
-        now: float = 0.0,
-        state: ConnectionState = ConnectionState.OPEN,
-    ) -> None:
-        """`asked_to_update` is called when the peer asks for a change of keys."""
-        super().__init__(
-            connection_id,
-            is_client=is_client,
-            read_secret=read_secret,
-            write_secret=write_secret,
-            read_sequence=read_sequence,
-            write_sequence=write_sequence,
-            tell=tell,
-            update_after=update_after,
-        )
-        self.state = state
-        self.standby = False
-        """Whether this end would rather use others."""
-        self.peer_standby = False
-        """Whether the peer would rather have others used."""
-        self.priority = 0
-        self.retired_here = False
-        self.peer_retired = False
-        """Whether the peer puts nothing more on it."""
-        self.ending = False
-        """Whether all that a retired connection was to carry has arrived."""
-        self.gone = False
-        """Whether it is at its end."""
-        self.blocked = False
-        """Whether the shell can hand on no more records now."""
-        self.facts = NO_FACTS
-        self.given = 0
-        """Bytes of streams that a scheduler has given to it, by its own count."""
-        self.cursors: dict[int, int] = {}
-        """For a redundant scheduler: up to where it has carried each stream, one further with the FIN."""
-        self.joined_at = self.heard_at = now
-        self.unanswered_at: float | None = None
-        """Since when the peer owes an answer on this connection."""
-        self.expecting = False
-        """Whether the peer was sending, and silence would be a surprise."""
-        self.elicited = 0
-        """Records received since the last ACK that ask for one."""
-        self.ack_deadline: float | None = None
-        self.ack_due = False
-        self.data_sent = 0
-        """The number behind the last record with something of a stream."""
-        self.data_acknowledged = 0
-        """The number behind the last record that the peer is known to have."""
-        self.in_flight = 0
-        """Bytes of streams in records that were not acknowledged."""
-        self.unacknowledged: deque[tuple[int, SendStream, int, int, bool]] = deque()
-        """What records carried that were not acknowledged: number, stream, start, end, FIN."""
-        self.unacknowledged_frames: deque[tuple[int, Frame]] = deque()
-        self.own: deque[Frame] = deque()
-        """Frames that go on this connection and no other."""
-        self.target_generation = write_secret.generation
-        """The generation of keys that this end is to write with."""
-        self.keys_since = 0
-        """The number of the first record under the current writing keys."""
-        self._asked_to_update = asked_to_update
-        self._pings: deque[tuple[int, int, float]] = deque()
+    _: KW_ONLY
+    asked_to_update: Callable[[Connection], None]
+    joined_at: float = 0.0
+    state: ConnectionState = ConnectionState.OPEN
+
+    # What it is used for.
+    standby: bool = field(default=False, init=False)
+    """Whether this end would rather use others."""
+    peer_standby: bool = field(default=False, init=False)
+    """Whether the peer would rather have others used."""
+    priority: int = field(default=0, init=False)
+    retired_here: bool = field(default=False, init=False)
+    peer_retired: bool = field(default=False, init=False)
+    """Whether the peer puts nothing more on it."""
+    ending: bool = field(default=False, init=False)
+    """Whether all that a retired connection was to carry has arrived."""
+    gone: bool = field(default=False, init=False)
+    """Whether it is at its end."""
+
+    # What the shell knows, and what schedulers do.
+    blocked: bool = field(default=False, init=False)
+    """Whether the shell can hand on no more records now."""
+    facts: PathFacts = field(default=NO_FACTS, init=False)
+    given: int = field(default=0, init=False)
+    """Bytes of streams that a scheduler has given to it, by its own count."""
+    cursors: dict[int, int] = field(default_factory=dict, init=False)
+    """For a redundant scheduler: up to where it has carried each stream, one further with the FIN."""
+
+    # Whether the peer is there.
+    heard_at: float = field(init=False)
+    unanswered_at: float | None = field(default=None, init=False)
+    """Since when the peer owes an answer on this connection."""
+    expecting: bool = field(default=False, init=False)
+    """Whether the peer was sending, and silence would be a surprise."""
+
+    # What this end owes the peer.
+    elicited: int = field(default=0, init=False)
+    """Records received since the last ACK that ask for one."""
+    ack_deadline: float | None = field(default=None, init=False)
+    ack_due: bool = field(default=False, init=False)
+
+    # What the peer has.
+    data_sent: int = field(default=0, init=False)
+    """The number behind the last record with something of a stream."""
+    data_acknowledged: int = field(default=0, init=False)
+    """The number behind the last record that the peer is known to have."""
+    in_flight: int = field(default=0, init=False)
+    """Bytes of streams in records that were not acknowledged."""
+    unacknowledged: deque[tuple[int, SendStream, int, int, bool]] = field(default_factory=deque, init=False)
+    """What records carried that were not acknowledged: number, stream, start, end, FIN."""
+    unacknowledged_frames: deque[tuple[int, Frame]] = field(default_factory=deque, init=False)
+    own: deque[Frame] = field(default_factory=deque, init=False)
+    """Frames that go on this connection and no other."""
+
+    # Keys.
+    target_generation: int = field(init=False)
+    """The generation of keys that this end is to write with."""
+    keys_since: int = field(default=0, init=False)
+    """The number of the first record under the current writing keys."""
+
+    _pings: deque[tuple[int, int, float]] = field(default_factory=deque, init=False)
+    _empty: RateLimit = field(init=False)
+
+    def __post_init__(self, is_client: bool) -> None:
+        # Not by super(): a dataclass with slots is another class than the one that its methods were written in.
+        Channel.__post_init__(self, is_client)
+        self.heard_at = self.joined_at
+        self.target_generation = self.write_secret.generation
         self._empty = RateLimit(EMPTY_RECORDS_PER_SECOND, Reason.TOO_MANY_RECORDS)
 
     @property
@@ -372,14 +320,14 @@ class Connection(Channel):
     # Keys.
 
     def _answer_update(self) -> None:
-        self._asked_to_update(self)
+        self.asked_to_update(self)
 
     @property
     def update_due(self) -> bool:
         return self.write_secret.generation < self.target_generation
 
     def put_update(self, sink: RecordSink) -> None:
-        super().put_update(sink)
+        Channel.put_update(self, sink)
         self.keys_since = self.sent
 
     def count_empty(self, now: float) -> None:

@@ -47,8 +47,8 @@ class PlainSession(CoreBase):
             is_client=role is Role.CLIENT,
             read_secret=read_secret,
             write_secret=write_secret,
-            read_sequence=read_sequence,
-            write_sequence=write_sequence,
+            received=read_sequence,
+            sent=write_sequence,
             tell=self._events.append,
             update_after=config.update_keys_after,
         )

@@ -210,11 +210,11 @@ class Session(CoreBase):
             is_client=self._role is Role.CLIENT,
             read_secret=keys.read,
             write_secret=keys.write,
-            read_sequence=read_sequence,
-            write_sequence=write_sequence,
+            received=read_sequence,
+            sent=write_sequence,
             tell=self._events.append,
             asked_to_update=self._update_asked,
-            now=now,
+            joined_at=now,
             state=state,
         )
 
