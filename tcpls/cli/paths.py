@@ -9,7 +9,7 @@ from tcpls.cli.exits import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("addresses, of which the first that answers is used")
+    group = parser.add_argument_group("addresses: the first that answers begins the session, and one connection for each of the others joins it")
     group.add_argument(
         "--remote",
         action="append",
