@@ -9,7 +9,9 @@ from tcpls.cli.exits import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("addresses: the first that answers begins the session, and one connection for each of the others joins it")
+    group = parser.add_argument_group(
+        "addresses: the first that answers begins the session, and a connection for each other one joins it"
+    )
     group.add_argument(
         "--remote",
         action="append",
